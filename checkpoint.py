@@ -1,0 +1,232 @@
+"""Checkpoints: what lies in one, how it is written whole, read safely and checked.
+
+A checkpoint folder holds
+
+    model_state.pdparams    weights, names `ptm.*` and `emb_reduce_linear.*`
+    config.json             the encoder's config, in PaddleNLP's form
+    vocab.txt, ...          the tokenizer's files
+    semantic_index.json     projection size, pooling, training flags, and size and SHA-256 of the files above
+
+A bare `model_state.pdparams`, as the reference publishes them, loads too if its encoder is named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cli import notice
+from data import Tokenizer
+from files import UserError, check_file, describe_file, read_json, whole_file, write_failure, write_json
+
+WEIGHTS, CONFIG, MANIFEST = "model_state.pdparams", "config.json", "semantic_index.json"
+FORMAT = 1  # of the manifest
+
+# All that a state dict needs. A pickle may name any callable of any module and have it run: everything else is refused.
+_PICKLE_NAMES = {("collections", "OrderedDict"), ("numpy", "dtype"), ("numpy", "ndarray"), ("_codecs", "encode")} | {
+    (f"numpy.{core}.{module}", name) for core in ("core", "_core")
+    for module, name in (("multiarray", "_reconstruct"), ("numeric", "_frombuffer"))}
+
+
+class _StateDictUnpickler(pickle.Unpickler):
+    """Reads NumPy arrays in plain containers, and refuses whatever else a pickle may hold."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _PICKLE_NAMES:
+            raise UserError(f"it asks to run {module}.{name}, which no state dict needs, so it may be hostile; "
+                            f"don't use it")
+        return super().find_class(module, name)
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read a `.pdparams` (a pickle) or `.safetensors` state dict without running anything that it contains.
+
+    Raises:
+        UserError: the file is cut short, is no state dict, or holds more than arrays.
+    """
+    size = os.path.getsize(path)
+    try:
+        if str(path).endswith(".safetensors"):
+            from safetensors.numpy import load_file
+
+            return load_file(path)
+        with open(path, "rb") as file:
+            state = _StateDictUnpickler(file).load()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:  # a damaged pickle can raise anything
+        raise UserError(f"{path}: incomplete or damaged ({size} bytes, {type(error).__name__}: {error}); "
+                        f"take another checkpoint or get the file again") from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: holds a {type(state).__name__}, not a state dict; take another file")
+    arrays = {name: value for name, value in state.items() if name != "StructuredToParameterName@@"}
+    stranger = next((name for name, value in arrays.items() if not isinstance(value, np.ndarray)), None)
+    if stranger is not None or not arrays:
+        raise UserError(f"{path}: no state dict of arrays (look at {stranger!r}); take another file")
+    return arrays
+
+
+def load_weights(model, state: dict[str, np.ndarray], path: str | os.PathLike, remedy: str) -> None:
+    """Copy `state` into `model`; every name and every shape has to fit.
+
+    Raises:
+        UserError: the first names or shapes that don't, and `remedy`.
+    """
+    own = model.state_dict()
+    missing, extra = [n for n in own if n not in state], [n for n in state if n not in own]
+    shapes = [f"{n} is {list(state[n].shape)} in the file and {list(own[n].shape)} in the model"
+              for n in own if n in state and list(state[n].shape) != list(own[n].shape)]
+    for problem, names in (("differs in shape", shapes), ("lacks", missing), ("has more than the model", extra)):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise UserError(f"{path} {problem}: {', '.join(names[:3])}{more}; {remedy}")
+    model.set_state_dict({name: state[name].astype("float32") for name in own})
+
+
+def save_checkpoint(folder: str | os.PathLike, model, tokenizer: Tokenizer, facts: dict) -> None:
+    """Write a checkpoint folder, whole or not at all; one of the same name is replaced.
+
+    Args:
+        facts: goes into the manifest beside projection size and pooling (strategy, step, training flags).
+
+    Raises:
+        UserError: a file could not be written; nothing is left of the new folder, the earlier ones are untouched.
+    """
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        with whole_file(temporary / WEIGHTS) as file:
+            state = {name: value.numpy() for name, value in model.state_dict().items()}
+            pickle.dump(state, file, protocol=4)
+        with whole_file(temporary / CONFIG) as file:
+            file.write(model.ptm.config.to_json_string(use_diff=True).encode())
+        for name, content in tokenizer.files.items():
+            with whole_file(temporary / name) as file:
+                file.write(content)
+        files = {name: describe_file(temporary / name) for name in (WEIGHTS, CONFIG, *tokenizer.files)}
+        write_json(temporary / MANIFEST, {"format": FORMAT, "output_emb_size": model.output_emb_size,
+                                          "pooling": model.pooling, **facts, "files": files})
+        replaced = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(replaced, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, replaced)
+        os.replace(temporary, folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except UserError as error:
+        raise UserError(str(error).replace(str(temporary), str(folder))) from error
+    except OSError as error:
+        raise UserError(write_failure(folder, error)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def point_latest(checkpoint: Path) -> None:
+    """Make `latest` beside a checkpoint a link to it, without a moment in which there is none."""
+    temporary, latest = checkpoint.with_name(".latest.tmp"), checkpoint.with_name("latest")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(checkpoint.name)
+    try:
+        os.replace(temporary, latest)
+    except OSError as error:
+        temporary.unlink()
+        raise UserError(write_failure(latest, error)) from error
+
+
+@dataclass
+class Checkpoint:
+    """A trained model as it was loaded, in evaluation mode.
+
+    Attributes:
+        fingerprint: SHA-256 over weights, config, vocabulary, pooling and projection: equal fingerprints give equal
+            vectors.
+    """
+
+    path: str
+    model: Any
+    tokenizer: Tokenizer
+    fingerprint: str
+
+
+def load_checkpoint(params_path: str, max_seq_length: int, model_name_or_path: str | None = None,
+                    output_emb_size: int | None = None) -> Checkpoint:
+    """Load a checkpoint for inference.
+
+    Args:
+        params_path: its parameter file; what else is needed lies beside it.
+        model_name_or_path: the encoder of a bare parameter file.
+        output_emb_size: only compared with the checkpoint's, None skips that.
+
+    Raises:
+        UserError: a file is missing, incomplete, damaged or hostile, or contradicts a flag; both values are named.
+    """
+    folder = Path(params_path).parent
+    bare = not (folder / MANIFEST).is_file()
+    if not bare:
+        facts = _read_manifest(folder, params_path)
+        _check_same_encoder(facts, params_path, model_name_or_path)
+    state = read_state_dict(params_path)
+    if bare:
+        facts = _bare_facts(state, params_path, model_name_or_path)
+    dimension = facts["output_emb_size"]
+    if output_emb_size is not None and output_emb_size != dimension:
+        raise UserError(f"--output_emb_size {output_emb_size} contradicts {params_path}, which was trained with "
+                        f"{dimension}; leave the flag out or name another checkpoint")
+
+    from model import SemanticIndexBase
+    from pretrained import open_encoder
+
+    encoder, tokenizer = open_encoder(model_name_or_path if bare else str(folder), max_seq_length)
+    model = SemanticIndexBase(encoder, dimension, facts["pooling"])
+    load_weights(model, state, params_path, "the file belongs to another encoder: name its own")
+    model.eval()
+    return Checkpoint(params_path, model, tokenizer, _fingerprint(state, model, tokenizer))
+
+
+def _read_manifest(folder: Path, params_path: str) -> dict:
+    facts = read_json(folder / MANIFEST)
+    if facts.get("format") != FORMAT:
+        raise UserError(f"{folder / MANIFEST}: format {facts.get('format')!r}, this version reads {FORMAT}; "
+                        f"load it with the version that wrote it")
+    for name, expected in facts["files"].items():
+        path = params_path if name == WEIGHTS else folder / name
+        check_file(path, expected, "take another checkpoint, or copy this one again")
+    return facts
+
+
+def _check_same_encoder(facts: dict, params_path: str, model_name_or_path: str | None) -> None:
+    trained_from = str(facts.get("training", {}).get("model_name_or_path"))
+    if model_name_or_path and os.path.abspath(model_name_or_path) != os.path.abspath(trained_from):
+        raise UserError(f"--model_name_or_path {model_name_or_path} contradicts {params_path}, which was trained from "
+                        f"{trained_from}; leave the flag out: the checkpoint folder has all that it needs")
+
+
+def _bare_facts(state: dict[str, np.ndarray], params_path: str, model_name_or_path: str | None) -> dict:
+    """What a reference-form parameter file does not say in words, taken from its shapes."""
+    if not model_name_or_path:
+        raise UserError(f"{params_path} has no {MANIFEST} beside it, so its encoder is unknown; name it with "
+                        f"--model_name_or_path (the published checkpoints have ernie-1.0)")
+    if not any(name.startswith("ptm.") for name in state):
+        raise UserError(f"{params_path}: no name begins with `ptm.` (the first is {next(iter(state))!r}), so it is no "
+                        f"semantic-index checkpoint; name one")
+    notice(f"{params_path} is a bare parameter file: taken for one with [CLS] pooling")
+    projection = state.get("emb_reduce_linear.weight")
+    return {"output_emb_size": 0 if projection is None else int(projection.shape[-1]), "pooling": "cls"}
+
+
+def _fingerprint(state: dict[str, np.ndarray], model, tokenizer: Tokenizer) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode() + str(state[name].shape).encode() + np.ascontiguousarray(state[name]).tobytes())
+    digest.update(model.ptm.config.to_json_string(use_diff=True).encode() + model.pooling.encode())
+    for name in sorted(tokenizer.files):
+        digest.update(name.encode() + tokenizer.files[name])
+    return digest.hexdigest()

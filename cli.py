@@ -1,0 +1,193 @@
+"""What the entry scripts share: flags declared once, runtime settings, notices, and errors that end in one line."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import math
+import os
+import sys
+from typing import Any, Callable, NoReturn
+
+from files import UserError
+
+
+def rank() -> int:
+    """Number of this process among those the launcher started (0 without a launcher)."""
+    return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
+
+
+def world_size() -> int:
+    """How many processes the launcher started (1 without a launcher)."""
+    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+
+
+def notice(text: str) -> None:
+    """Tell the user something on stderr, once for all ranks; results alone go to stdout."""
+    if rank() == 0:
+        print(text, file=sys.stderr, flush=True)
+
+
+def entry_point(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
+    """Make `main(argv)` return an exit code: 0, or 2 after one line on stderr for any fault of input or machine."""
+
+    @functools.wraps(main)
+    def guarded(argv: list[str] | None = None) -> int:
+        try:
+            code = main(argv) or 0
+            sys.stdout.flush()
+            return code
+        except SystemExit as leaving:  # argparse: --help (0) or a bad flag (2)
+            return int(leaving.code or 0)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        except BrokenPipeError:  # the reader, `head` for example, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"error: {where}{error.strerror or error}; check the path, its rights and the free space",
+                  file=sys.stderr, flush=True)
+        except MemoryError:
+            print("error: out of memory; use a smaller --batch_size or a machine with more memory",
+                  file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr, flush=True)
+            return 130
+        return 2
+
+    return guarded
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors, defaults in the help and no abbreviated flags."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keep the docstring's commands as they are; show a flag's default where it has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        hidden = action.default in (None, False, argparse.SUPPRESS) or action.required
+        return action.help if hidden else f"{action.help} (default: %(default)s)"
+
+
+def positive_int(text: str) -> int:
+    return _number(text, int, lambda value: value > 0, "a whole number above 0")
+
+
+def natural(text: str) -> int:
+    return _number(text, int, lambda value: value >= 0, "a whole number, 0 or more")
+
+
+def positive(text: str) -> float:
+    return _number(text, float, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def non_negative(text: str) -> float:
+    return _number(text, float, lambda value: 0 <= value < math.inf, "a number, 0 or more")
+
+
+def fraction(text: str) -> float:
+    return _number(text, float, lambda value: 0 <= value < 1, "a number from 0 up to, but not, 1")
+
+
+def _number(text: str, kind: Callable[[str], Any], fits: Callable[[Any], bool], wanted: str) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return value
+
+
+def existing_file(text: str) -> str:
+    """A path of a readable file, checked before any work starts."""
+    if not os.path.isfile(text):
+        problem = "is a folder, not a file" if os.path.isdir(text) else "does not exist"
+        raise argparse.ArgumentTypeError(f"{text!r} {problem}; check the path")
+    if not os.access(text, os.R_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} can't be read; check its rights")
+    return text
+
+
+def checkpoint_path(text: str) -> str:
+    """A parameter file, or a checkpoint folder that holds a model_state.pdparams."""
+    if os.path.isdir(text):
+        inside = os.path.join(text, "model_state.pdparams")
+        if not os.path.isfile(inside):
+            raise argparse.ArgumentTypeError(f"the folder {text!r} has no model_state.pdparams; name a checkpoint")
+        return inside
+    return existing_file(text)
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of the scripts that load a trained checkpoint."""
+    parser.add_argument("--params_path", required=True, type=checkpoint_path,
+                        help="checkpoint: a model_state.pdparams, or the folder that holds it")
+    parser.add_argument("--model_name_or_path", help="encoder of a bare parameter file, which has no config beside it")
+    parser.add_argument("--output_emb_size", type=natural,
+                        help="only checked: must be the dimension that the checkpoint was trained with")
+    parser.add_argument("--max_seq_length", type=positive_int, default=64, help="tokens kept of a text")
+    parser.add_argument("--batch_size", type=positive_int, default=64, help="texts encoded at once")
+    add_device_flag(parser)
+
+
+def add_device_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=["cpu", "gpu"], help="where to compute (default: gpu if there is one)")
+
+
+def add_pair_file_flag(parser: argparse.ArgumentParser) -> None:
+    """The evaluation pairs, under each of the three spellings in use."""
+    parser.add_argument("--similar_text_pair", "--similar_text_pair_file", "--similar_pair_file", dest="pair_file",
+                        required=True, type=existing_file, metavar="FILE",
+                        help="evaluation pairs, `source TAB target` a line")
+
+
+def add_training_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that the three training scripts have in common."""
+    data = parser.add_argument_group("data")
+    data.add_argument("--train_set_file", required=True, type=existing_file, metavar="FILE",
+                      help="training pairs, `source TAB target [TAB mined negative ...]` a line")
+    data.add_argument("--max_seq_length", type=positive_int, default=64, help="tokens kept of a text")
+    data.add_argument("--batch_size", type=positive_int, default=64, help="pairs a step on each rank")
+
+    model = parser.add_argument_group("model")
+    model.add_argument("--model_name_or_path", default="ernie-1.0",
+                       help="encoder: a hub name, a folder with weights, or a folder with only config.json and "
+                            "vocab.txt, which starts from random weights")
+    model.add_argument("--init_from_ckpt", type=checkpoint_path, metavar="FILE",
+                       help="start from this checkpoint's encoder and projection")
+    model.add_argument("--output_emb_size", type=natural, default=256,
+                       help="dimension of the vectors; 0 keeps the encoder's own, without a projection")
+    model.add_argument("--pooling", choices=["cls", "mean"], default="cls",
+                       help="text vector: the [CLS] pooler, or the mean over the tokens")
+    model.add_argument("--dropout", type=fraction,
+                       help="every dropout of encoder and projection (default: the encoder's own)")
+
+    optimization = parser.add_argument_group("optimization")
+    optimization.add_argument("--learning_rate", type=positive, default=5e-5, help="highest rate of the schedule")
+    optimization.add_argument("--weight_decay", type=non_negative, default=0.0, help="AdamW decay, not on bias or norm")
+    optimization.add_argument("--warmup_proportion", type=fraction, default=0.0,
+                              help="share of the steps over which the rate rises; then it falls linearly to 0")
+    optimization.add_argument("--max_grad_norm", type=positive, default=1.0, help="gradients are clipped to this norm")
+    optimization.add_argument("--epochs", type=positive_int, default=3, help="passes over the training pairs")
+    optimization.add_argument("--max_steps", type=positive_int, help="end after so many steps")
+    optimization.add_argument("--seed", type=natural, default=1000, help="of weights, order and dropout")
+
+    runtime = parser.add_argument_group("runtime and output")
+    add_device_flag(runtime)  # type: ignore[arg-type]
+    runtime.add_argument("--use_amp", action="store_true", help="fp16 mixed precision (GPU only)")
+    runtime.add_argument("--amp_loss_scale", type=positive, default=32768.0, help="first loss scale of --use_amp")
+    runtime.add_argument("--save_dir", default="./checkpoints", help="model_STEP folders, `latest`, train_log.jsonl")
+    runtime.add_argument("--save_steps", type=positive_int, default=1000,
+                         help="steps between checkpoints; the last step is always saved")
+    runtime.add_argument("--logging_steps", type=positive_int, default=10,
+                         help="steps between log lines; the first ten and the last are always logged")
+    runtime.add_argument("--visualdl_dir", metavar="DIR", help="write VisualDL scalars there")

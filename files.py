@@ -1,0 +1,142 @@
+"""Files that are whole or absent: atomic writing, checksums, and one owner per output folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import IO, Any, Iterator
+
+
+class UserError(Exception):
+    """Bad input or a bad environment; its text is the one line that the user gets (exit code 2)."""
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """Open `path` for writing so that it appears complete or not at all.
+
+    Bytes go to a temporary name in the same folder, which is flushed to disk, checked for its size and renamed.
+    The temporary name is fixed: what a killed run left behind is overwritten by the next one.
+
+    Raises:
+        UserError: the folder is not writable, the disk is full, or the file came out short.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        if temporary.stat().st_size != size:
+            raise OSError(f"{temporary.stat().st_size} of {size} bytes arrived")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(write_failure(path, error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_failure(path: str | os.PathLike, error: OSError) -> str:
+    """Say which file could not be written, why, and what to do about it."""
+    reason = error.strerror or str(error)
+    return f"cannot write {path}: {reason}; free some space or choose a writable place, then run again"
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write `value` as readable JSON, whole or not at all."""
+    with whole_file(path) as file:
+        file.write((json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
+
+
+def read_json(path: str | os.PathLike) -> dict:
+    """Read a JSON object; a damaged file is a UserError that names it."""
+    try:
+        value = json.loads(Path(path).read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); restore it from a good copy or make it again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds {type(value).__name__} where a JSON object belongs; make it again")
+    return value
+
+
+def make_folder(path: str | os.PathLike) -> Path:
+    """Make the folder `path` with its parents; a file in the way or a read-only place is a UserError."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror}; choose a writable place") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"the folder {path} is not writable; choose a writable place")
+    return Path(path)
+
+
+def sha256_file(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def describe_file(path: str | os.PathLike) -> dict:
+    """What a manifest keeps of a file: {"bytes": size, "sha256": digest}."""
+    return {"bytes": os.path.getsize(path), "sha256": sha256_file(path)}
+
+
+def check_file(path: str | os.PathLike, expected: dict, remedy: str) -> None:
+    """Compare a file with what its manifest says of it.
+
+    Raises:
+        UserError: it is missing, incomplete or changed; the text ends with `remedy`.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"{path} is missing; {remedy}")
+    size = os.path.getsize(path)
+    if size != expected.get("bytes"):
+        raise UserError(f"{path} is incomplete: {size} of {expected.get('bytes')} bytes; {remedy}")
+    if sha256_file(path) != expected.get("sha256"):
+        raise UserError(f"{path} is damaged: its SHA-256 is not the one in the manifest; {remedy}")
+
+
+@contextlib.contextmanager
+def own_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Hold an output folder for this process; a second run is told who has it.
+
+    The kernel drops the lock with the process, so a killed run leaves none behind.
+
+    Raises:
+        UserError: another process owns the folder (its pid, host and command are named).
+    """
+    folder = make_folder(path)
+    lock_path = folder / ".lock"
+    while True:
+        lock = open(lock_path, "a+")  # noqa: SIM115 - held open for as long as the folder is owned
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+            lock.close()
+            raise UserError(f"{folder} is in use by {owner}; wait for it to end or choose another folder") from error
+        # The owner removes its lock file when it leaves: a lock on a removed file protects nothing, so try again.
+        if lock_path.exists() and os.path.samestat(os.fstat(lock.fileno()), lock_path.stat()):
+            break
+        lock.close()
+    try:
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {socket.gethostname()}: {' '.join(sys.argv)}\n")
+        lock.flush()
+        yield folder
+    finally:
+        lock_path.unlink(missing_ok=True)
+        lock.close()

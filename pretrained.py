@@ -1,0 +1,141 @@
+"""Encoders to start from: a hub name, a folder with weights, or a folder with only a config and a vocabulary.
+
+The one door to paddlenlp, whose import takes seconds and talks: everything else gets its encoders here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import warnings
+from typing import Any
+
+from checkpoint import WEIGHTS, load_weights, read_state_dict
+from cli import notice
+from data import Tokenizer
+from files import UserError
+
+SAFE_WEIGHTS = "model.safetensors"
+
+
+def open_encoder(name_or_path: str, max_seq_length: int, dropout: float | None = None) -> tuple[Any, Tokenizer]:
+    """The encoder of a folder or hub name, with random weights, and its tokenizer.
+
+    Args:
+        max_seq_length: tokens that the tokenizer keeps of a text.
+        dropout: replaces every dropout of the config; None keeps the encoder's own.
+
+    Raises:
+        UserError: there is no such encoder, or it can't take texts of `max_seq_length` tokens.
+    """
+    config = _open_config(name_or_path)
+    tokenizer = _open_tokenizer(name_or_path, max_seq_length)
+    positions = getattr(config, "max_position_embeddings", max_seq_length)
+    if max_seq_length > positions:
+        raise UserError(f"--max_seq_length {max_seq_length} is more than the {positions} positions of the encoder "
+                        f"{name_or_path}; use {positions} or less")
+    if max_seq_length < 3:
+        raise UserError(f"--max_seq_length {max_seq_length} leaves no room for a token beside [CLS] and [SEP]; "
+                        f"use 3 or more")
+    if tokenizer.size > config.vocab_size:
+        raise UserError(f"{name_or_path}: vocab.txt has {tokenizer.size} tokens, the encoder's config "
+                        f"{config.vocab_size}; they belong to different encoders")
+    if dropout is not None:
+        config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    try:
+        return _encoder_class(config)(config), tokenizer
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{name_or_path}: PaddleNLP can't build the encoder of its config ({error}); mend the config "
+                        f"or name another encoder") from error
+
+
+def start_encoder(name_or_path: str, max_seq_length: int, dropout: float | None = None,
+                  pooler_needed: bool = True) -> tuple[Any, Tokenizer]:
+    """Like `open_encoder`, with the pretrained weights where there are some; says so where there are none.
+
+    Args:
+        pooler_needed: False lets a file without pooler weights pass, for mean pooling.
+
+    Raises:
+        UserError: as `open_encoder`, or the weights don't fit the config.
+    """
+    encoder, tokenizer = open_encoder(name_or_path, max_seq_length, dropout)
+    path = _find_weights(name_or_path, encoder)
+    if path is None:
+        notice(f"{name_or_path} holds no weights: the encoder starts from random ones")
+        return encoder, tokenizer
+    own = encoder.state_dict()
+    prefixes = ("ptm.", f"{encoder.base_model_prefix}.")  # of our checkpoints, of PaddleNLP's models with heads
+    state = {}
+    for name, value in read_state_dict(path).items():
+        for prefix in prefixes:
+            name = name.removeprefix(prefix)
+        if name in own:  # heads of pre-training tasks have no place in the encoder
+            state[name] = value
+    if not pooler_needed:
+        state = {name: state.get(name, own[name].numpy() if name.startswith("pooler.") else None) for name in own}
+        state = {name: value for name, value in state.items() if value is not None}
+    load_weights(encoder, state, path, f"name the encoder that these weights belong to, or mend {name_or_path}")
+    notice(f"encoder weights: {path}")
+    return encoder, tokenizer
+
+
+def _paddlenlp() -> Any:
+    warnings.filterwarnings("ignore")
+    import paddlenlp.transformers as transformers
+    from paddlenlp.utils.log import logger
+
+    logger.set_level("ERROR")
+    logging.getLogger().setLevel(logging.ERROR)  # its download messages
+    return transformers
+
+
+def _open_config(name_or_path: str) -> Any:
+    if os.path.isdir(name_or_path) and not os.path.isfile(os.path.join(name_or_path, "config.json")):
+        raise UserError(f"--model_name_or_path: the folder {name_or_path} has no config.json; put the encoder's there")
+    try:
+        config = _paddlenlp().AutoConfig.from_pretrained(name_or_path)
+    except OSError as error:
+        raise UserError(_not_found(name_or_path)) from error
+    except Exception as error:  # whatever a config of any content makes PaddleNLP raise
+        raise UserError(f"{name_or_path}: its config.json can't be used ({error}); it needs `model_type` (for example "
+                        f"ernie, bert, roberta) and the encoder's sizes") from error
+    config.architectures = [_encoder_class(config).__name__]
+    return config
+
+
+def _encoder_class(config: Any) -> type:
+    name = type(config).__name__.replace("Config", "Model")
+    encoder = getattr(_paddlenlp(), name, None)
+    if encoder is None or not hasattr(config, "hidden_dropout_prob"):
+        raise UserError(f"model_type {getattr(config, 'model_type', None)!r} is no BERT-like encoder of PaddleNLP; "
+                        f"use one such as ernie, bert or roberta")
+    return encoder
+
+
+def _open_tokenizer(name_or_path: str, max_seq_length: int) -> Tokenizer:
+    if os.path.isdir(name_or_path):
+        return Tokenizer(name_or_path, max_seq_length)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _paddlenlp().AutoTokenizer.from_pretrained(name_or_path).save_pretrained(folder)
+        except OSError as error:
+            raise UserError(_not_found(name_or_path)) from error
+        return Tokenizer(folder, max_seq_length)
+
+
+def _find_weights(name_or_path: str, encoder: Any) -> str | None:
+    """Path of the pretrained weights; of a hub name they are downloaded, without being opened by Paddle's loader."""
+    if os.path.isdir(name_or_path):
+        paths = (os.path.join(name_or_path, name) for name in (WEIGHTS, SAFE_WEIGHTS))
+        return next((path for path in paths if os.path.isfile(path)), None)
+    try:
+        return type(encoder)._resolve_model_file_path(name_or_path, config=encoder.config)[0]
+    except OSError as error:
+        raise UserError(_not_found(name_or_path)) from error
+
+
+def _not_found(name_or_path: str) -> str:
+    return (f"--model_name_or_path {name_or_path}: no such folder, and it can't be downloaded as a hub name (unknown, "
+            f"or no network); check the spelling or name a local folder with config.json and vocab.txt")

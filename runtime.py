@@ -1,0 +1,85 @@
+"""Start Paddle: settings that have to stand before its import, device, quiet logs, and the ranks of a launch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import warnings
+from types import ModuleType
+
+from cli import notice, rank, world_size
+from files import UserError
+
+
+def start_paddle(device: str | None, seed: int = 0) -> ModuleType:
+    """Import paddle for `device` ("cpu", "gpu" or None for whichever there is) and join the other ranks.
+
+    Every entry script calls this once, after its flags and files are checked, before anything imports paddle.
+
+    Raises:
+        UserError: "gpu" is asked for and there is none.
+    """
+    configure_environment(device)
+    with contextlib.redirect_stderr(io.StringIO()):  # its warning against the thread count set above
+        import paddle
+
+    gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+    if device == "gpu" and not gpus:
+        raise UserError("--device gpu: this PaddlePaddle sees no GPU; use --device cpu, or install paddlepaddle-gpu")
+    device = device or ("gpu" if gpus else "cpu")
+    paddle.set_device("cpu" if device == "cpu" else f"gpu:{os.environ.get('FLAGS_selected_gpus', '0').split(',')[0]}")
+    if world_size() > 1 and not paddle.distributed.is_initialized():
+        if device == "cpu":
+            os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"  # a CUDA build would take NCCL
+        paddle.distributed.init_parallel_env()
+    paddle.seed(seed)
+    return paddle
+
+
+def configure_environment(device: str | None) -> None:
+    """Threads, the BLAS path for AMD processors, and silence: all of it read by Paddle at import.
+
+    Paddle's CPU build carries an MKL that takes a slow path on processors not made by Intel unless
+    MKL_DEBUG_CPU_TYPE=5 is set (on Intel it does nothing). Paddle itself sets OMP_NUM_THREADS to 1 where it finds
+    none, and its launcher hands that 1 on to the ranks, so there it is not the user's choice and is replaced.
+    """
+    if "paddle" in sys.modules:
+        return
+    os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = str(max(1, cores // int(os.environ.get("PADDLE_LOCAL_SIZE", world_size()))))
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        if world_size() > 1:
+            os.environ[name] = threads
+        else:
+            os.environ.setdefault(name, threads)
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    warnings.filterwarnings("ignore")  # ccache, setuptools and deprecations inside paddle: none is the user's to mend
+    if device != "gpu":
+        notice(f"runtime: {os.environ['OMP_NUM_THREADS']} threads a rank, {world_size()} rank(s), "
+               f"MKL_DEBUG_CPU_TYPE={os.environ['MKL_DEBUG_CPU_TYPE']}")
+
+
+def gather_rows(rows, counts: list[int]):
+    """Rows of all ranks in rank order, on every rank; no gradient passes.
+
+    Args:
+        rows: tensor of shape [counts[rank()], ...].
+        counts: number of rows that each rank holds, known to all ranks.
+
+    Returns:
+        Tensor of shape [sum(counts), ...]. With one rank, `rows` itself.
+    """
+    if world_size() == 1:
+        return rows
+    import paddle
+
+    # A collective wants the same shape from all ranks: pad to the longest, cut after.
+    padded = paddle.zeros([max(counts), *rows.shape[1:]], dtype=rows.dtype)
+    padded[: counts[rank()]] = rows[: counts[rank()]]
+    parts: list = []
+    paddle.distributed.all_gather(parts, padded)
+    return paddle.concat([part[:count] for part, count in zip(parts, counts)])

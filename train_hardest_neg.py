@@ -1,0 +1,39 @@
+"""Train with HardestNeg: of the other targets in the batch only the hardest, the most similar, is a negative.
+
+    python -u -m paddle.distributed.launch --gpus "0,1,2,3" train_hardest_neg.py --device gpu \\
+        --save_dir ./checkpoints/ --batch_size 64 --learning_rate 5E-5 --epochs 3 --output_emb_size 256 \\
+        --save_steps 500 --max_seq_length 64 --margin 0.2 --train_set_file semantic_pair_train.tsv
+
+On a CPU: --device cpu, and --nproc_per_node N in place of --gpus; `python train_hardest_neg.py ...` runs one process.
+
+In:  pairs of similar texts, `source TAB target` a line; further columns are mined negatives.
+Out: in --save_dir a folder model_STEP for each checkpoint, `latest` pointing at the newest, and train_log.jsonl.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+import cli
+from trainer import run_training
+
+
+@cli.entry_point
+def main(argv: list[str] | None = None) -> None:
+    parser = cli.Parser(__doc__)
+    cli.add_training_flags(parser)
+    parser.add_argument("--margin", type=cli.non_negative, default=0.2,
+                        help="by which the positive's cosine has to exceed the hardest negative's")
+    args = parser.parse_args(argv)
+    run_training(args, "hardest_neg", partial(make_model, margin=args.margin))
+
+
+def make_model(encoder, **settings):
+    from model import SemanticIndexHardestNeg
+
+    return SemanticIndexHardestNeg(encoder, **settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""Train the Baseline: pair-wise, with one negative a pair that is drawn at random from all targets.
+
+    python -u -m paddle.distributed.launch --gpus "0,1,2,3" train_pairwise.py --device gpu \\
+        --save_dir ./checkpoints/ --batch_size 64 --learning_rate 5E-5 --epochs 3 --output_emb_size 256 \\
+        --save_steps 500 --max_seq_length 64 --margin 0.2 --train_set_file semantic_pair_train.tsv
+
+On a CPU: --device cpu, and --nproc_per_node N in place of --gpus; `python train_pairwise.py ...` runs one process.
+
+In:  pairs of similar texts, `source TAB target` a line; a mined negative in further columns replaces the random one.
+Out: in --save_dir a folder model_STEP for each checkpoint, `latest` pointing at the newest, and train_log.jsonl.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+import cli
+from trainer import run_training
+
+
+@cli.entry_point
+def main(argv: list[str] | None = None) -> None:
+    parser = cli.Parser(__doc__)
+    cli.add_training_flags(parser)
+    parser.add_argument("--margin", type=cli.non_negative, default=0.2,
+                        help="by which the positive's cosine has to exceed the negative's")
+    args = parser.parse_args(argv)
+    run_training(args, "pairwise", partial(make_model, margin=args.margin), pairwise=True)
+
+
+def make_model(encoder, **settings):
+    from model import SemanticIndexPairwise
+
+    return SemanticIndexPairwise(encoder, **settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
