@@ -6,10 +6,13 @@ import argparse
 import functools
 import math
 import os
+import signal
 import sys
 from typing import Any, Callable, NoReturn
 
 from files import UserError
+
+OTHERS_SPEAK_WITHIN = 6  # seconds; the launcher looks at its ranks every two
 
 
 def rank() -> int:
@@ -40,23 +43,35 @@ def entry_point(main: Callable[[list[str] | None], int | None]) -> Callable[...,
         except SystemExit as leaving:  # argparse: --help (0) or a bad flag (2)
             return int(leaving.code or 0)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            report(str(error))
         except BrokenPipeError:  # the reader, `head` for example, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            print(f"error: {where}{error.strerror or error}; check the path, its rights and the free space",
-                  file=sys.stderr, flush=True)
+            report(f"{where}{error.strerror or error}; check the path, its rights and the free space")
         except MemoryError:
-            print("error: out of memory; use a smaller --batch_size or a machine with more memory",
-                  file=sys.stderr, flush=True)
+            report("out of memory; use a smaller --batch_size or a machine with more memory")
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr, flush=True)
             return 130
         return 2
 
     return guarded
+
+
+def report(error: str) -> None:
+    """The one line of a failed run.
+
+    The launcher copies rank 0's log to the console, and repeats the log of the first rank that it finds failed. Most
+    faults (files, flags) strike all ranks alike: so rank 0 leaves the word to another rank and waits to be ended, and
+    the user reads the line once. If nothing ends it, it is alone with its error and speaks.
+    """
+    if rank() == 0 and world_size() > 1:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        if signal.sigtimedwait({signal.SIGTERM}, OTHERS_SPEAK_WITHIN):
+            return
+    print(f"error: {error}", file=sys.stderr, flush=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -66,7 +81,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+        report(f"{message}; see {self.prog} --help")
+        self.exit(2)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):

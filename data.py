@@ -235,15 +235,15 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     return vocabulary
 
 
-def pad_batch(token_ids: Sequence[list[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids of several texts as one array.
+def pad_batch(token_ids: Sequence[list[int]], pad_id: int, length: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids of several texts as one array, as long as the longest or `length`.
 
     Returns:
-        ids: int64 [texts, longest], filled up with `pad_id`.
-        mask: float32 [texts, longest], 1 where a token is and 0 where padding is.
+        ids: int64 [texts, L], filled up with `pad_id`.
+        mask: float32 [texts, L], 1 where a token is and 0 where padding is.
     """
     lengths = np.array([len(ids) for ids in token_ids])
-    mask = np.arange(lengths.max()) < lengths[:, None]
+    mask = np.arange(max(lengths.max(), length)) < lengths[:, None]
     padded = np.full(mask.shape, pad_id, dtype=np.int64)
     padded[mask] = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in token_ids])
     return padded, mask.astype(np.float32)

@@ -27,7 +27,7 @@ import cli
 from cli import notice
 from data import Corpus, read_corpus, read_pairs
 from files import make_folder, own_folder, whole_file
-from runtime import gather_rows, start_paddle
+from runtime import describe_runtime, gather_rows, start_paddle
 
 SAMPLE = 200  # queries on which the engine is compared with exact search
 
@@ -88,7 +88,7 @@ def run(args, pairs: list[tuple[str, str]], corpus: Corpus, result: Path, index_
     # All ranks encode, or none: rank 0 has looked into the folder and tells the others.
     missing = bool(gather_rows(paddle.to_tensor([vectors is None]), [1] * cli.world_size())[0])
     if missing:
-        notice(f"encoding {len(corpus.texts)} texts")
+        notice(f"encoding {len(corpus.texts)} texts on {describe_runtime()}")
         vectors = encoder.encode(corpus.texts, progress="corpus")
     else:
         notice(f"vectors: {index_dir}, used again")

@@ -8,8 +8,9 @@ import os
 import sys
 import warnings
 from types import ModuleType
+from typing import Iterator
 
-from cli import notice, rank, world_size
+from cli import rank, world_size
 from files import UserError
 
 
@@ -33,9 +34,24 @@ def start_paddle(device: str | None, seed: int = 0) -> ModuleType:
     if world_size() > 1 and not paddle.distributed.is_initialized():
         if device == "cpu":
             os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"  # a CUDA build would take NCCL
-        paddle.distributed.init_parallel_env()
+        with silent_stdout():
+            paddle.distributed.init_parallel_env()
     paddle.seed(seed)
     return paddle
+
+
+@contextlib.contextmanager
+def silent_stdout() -> Iterator[None]:
+    """Keep what C++ code prints on stdout (Paddle lists its flags there) from mixing with results."""
+    sys.stdout.flush()
+    saved, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def configure_environment(device: str | None) -> None:
@@ -58,9 +74,14 @@ def configure_environment(device: str | None) -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore")  # ccache, setuptools and deprecations inside paddle: none is the user's to mend
-    if device != "gpu":
-        notice(f"runtime: {os.environ['OMP_NUM_THREADS']} threads a rank, {world_size()} rank(s), "
-               f"MKL_DEBUG_CPU_TYPE={os.environ['MKL_DEBUG_CPU_TYPE']}")
+
+
+def describe_runtime() -> str:
+    """Device, threads and ranks of this run, for its log."""
+    import paddle
+
+    return (f"{paddle.get_device()}, {world_size()} rank(s), {os.environ.get('OMP_NUM_THREADS')} threads each, "
+            f"MKL_DEBUG_CPU_TYPE={os.environ.get('MKL_DEBUG_CPU_TYPE')}")
 
 
 def gather_rows(rows, counts: list[int]):

@@ -23,7 +23,7 @@ from checkpoint import point_latest, save_checkpoint
 from cli import notice, rank, world_size
 from data import Tokenizer, TrainSet, epoch_batches, known_positives, pad_batch, read_train_set
 from files import UserError, own_folder, write_failure
-from runtime import gather_rows, start_paddle
+from runtime import describe_runtime, gather_rows, start_paddle
 
 ALWAYS_LOGGED = 10  # first steps: what is wrong with a run shows there
 
@@ -168,7 +168,8 @@ class Trainer:
         if self.pairwise:
             negatives = draw_negatives(self.data, rows, self.args.seed, step)
         batch = make_batch(self.data, rows, negatives, world_size())
-        vectors = self._encode(batch.texts[rank()])
+        longest = max(len(self.token_ids[text]) for texts in batch.texts for text in texts)
+        vectors = self._encode(batch.texts[rank()], longest)
         counts = [len(texts) for texts in batch.texts]
 
         gathered = gather_rows(vectors.detach(), counts)
@@ -183,12 +184,15 @@ class Trainer:
         paddle.autograd.backward([vectors], [gradient])
         return float(loss), self._update(rate)
 
-    def _encode(self, texts: list[int]):
-        """Vectors of texts, with their graph; one forward for both sides."""
+    def _encode(self, texts: list[int], length: int):
+        """Vectors of texts, with their graph; one forward for both sides.
+
+        All ranks pad to the same `length`: rounding in the encoder then does not hang on how rows are shared out.
+        """
         import paddle
 
         token_ids = [self.token_ids[text] for text in texts] or self.tokenizer([""])
-        ids, mask = pad_batch(token_ids, self.tokenizer.pad_id)
+        ids, mask = pad_batch(token_ids, self.tokenizer.pad_id, length)
         with paddle.amp.auto_cast(self.args.use_amp, level="O1", dtype="float16"):
             return self.model(paddle.to_tensor(ids), paddle.to_tensor(mask))
 
@@ -218,6 +222,7 @@ class Trainer:
 
     def _announce(self) -> None:
         size = self.args.batch_size * world_size()
+        notice(f"runtime: {describe_runtime()}")
         notice(f"{self.strategy}: {len(self.data)} pairs, {len(self.data.texts)} different texts, batch {size}, "
                f"{self.steps_an_epoch} steps an epoch, {self.total_steps} in all")
         if len(self.data) < size:

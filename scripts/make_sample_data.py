@@ -2,8 +2,7 @@
 
 Command (all flags optional):
 
-    python scripts/make_sample_data.py --output_dir ./sample_data --seed 2024 \
-        --train_pairs 20000 --eval_pairs 1000 --corpus_texts 20000
+    python scripts/make_sample_data.py [--output_dir DIR] [--seed N] [--train_pairs N] [--eval_pairs N] [--corpus_texts N]
 
 Outputs, in --output_dir (UTF-8, "\\n" line ends, no header, no quoting):
 
@@ -14,9 +13,10 @@ Outputs, in --output_dir (UTF-8, "\\n" line ends, no header, no quoting):
 
 Kinds of evaluation case. The meaning of a text is its intent plus its slot values (tables: sample_grammar.py):
 
+    same_template      one template, never used with this meaning in training; other names for the slot values
     seen_template      training has the meaning and both templates, but never the source's template with this meaning
     new_template       source or target is said in a template that training never uses
-    new_combination    training has the intent and each slot value, but never these values together with this intent
+    new_combination    training has each slot value with the intent, but never these values together with it
 
 The texts of training and of evaluation are disjoint, and no text stands for two meanings. Same seed and sizes, same
 files. Exit code 0, or 2 with one line on stderr when a flag is wrong.
@@ -37,21 +37,22 @@ from typing import NoReturn
 
 import sample_grammar as grammar
 
-SEEN, NEW_TEMPLATE, NEW_COMBINATION = "seen_template", "new_template", "new_combination"
-PART_SHARES = {SEEN: 0.4, NEW_TEMPLATE: 0.3, NEW_COMBINATION: 0.3}
+SAME, SEEN = "same_template", "seen_template"
+NEW_TEMPLATE, NEW_COMBINATION = "new_template", "new_combination"
+PART_SHARES = {SEEN: 0.15, SAME: 0.3, NEW_TEMPLATE: 0.35, NEW_COMBINATION: 0.2}
 
-HELD_OUT_TEMPLATES = 0.28  # share of each intent's templates kept for evaluation
+HELD_OUT_TEMPLATES = 0.3  # share of each intent's templates kept for evaluation
 HELD_OUT_COMBINATIONS = 0.15  # share of each intent's slot combinations kept for evaluation
 SECOND_TARGET = 0.15  # chance that an evaluation source gets a second target
 REUSED_SOURCE = 0.3  # chance that a train pair starts from a text that training has already
 SAME_TEMPLATE = 0.1  # chance that a train pair differs in names and wrappers only
 SOURCE_IN_CORPUS = 0.05  # chance that an evaluation source also stands in the corpus
-MAX_UNMARKED = 2  # corpus texts that mean what an evaluation case means without being its target
-NEAR_MISSES = 4  # misleading corpus texts made from each text of an evaluation pair
+MAX_UNMARKED = 3  # corpus texts that mean what an evaluation case means without being its target
+NEAR_MISSES = 5  # misleading corpus texts made from each text of an evaluation pair
 TRAIN_SHARE = 0.4  # share of the corpus that may be texts of training
-PLAIN_NAME = 0.4  # chance to name a slot value by its first name rather than by any of its names
-VARIANT, TYPO, PREFIX, SUFFIX = 0.5, 0.06, 0.45, 0.35  # chances of the surface changes
-TRIES = 40  # fruitless draws per wanted item before the grammar counts as exhausted
+PLAIN_NAME = 0.55  # chance to name a slot value by its first name rather than by any of its names
+VARIANT, TYPO, PREFIX, SUFFIX = 0.4, 0.08, 0.3, 0.25  # chances of the surface changes
+MAX_MISSES = 2000  # fruitless draws in a row after which the grammar counts as exhausted
 
 BRAND = "brand"
 SLOT = re.compile(r"\{(\w+)\}")
@@ -124,9 +125,11 @@ def add_brand(domain: grammar.Domain, templates: tuple[str, ...]) -> tuple[str, 
 
 
 def split(rng: random.Random, items: list, share: float) -> tuple[tuple, tuple]:
-    """Split items at random into (kept, held out); rounding is random too, so small lists keep the share on average."""
+    """Split items at random into (kept, held out); rounding is random too, so short lists keep the share on average."""
     items = rng.sample(items, len(items))
-    held = int(len(items) * share + rng.random()) if len(items) > 2 else 0
+    if share == 0:
+        return tuple(items), ()
+    held = min(int(len(items) * share + rng.random()), len(items) * 2 // 5)  # training must keep most of a short list
     return tuple(items[held:]), tuple(items[:held])
 
 
@@ -140,8 +143,10 @@ def load_intents(rng: random.Random, tables: dict[str, dict]) -> list[Intent]:
             if any(tuple(sorted(SLOT.findall(template))) != slots for template in templates):
                 raise SampleDataError(f"grammar: the templates of {domain}.{name} name different slots")
             values = list(itertools.product(*(tables[domain][slot] for slot in slots)))
+            # A value alone is no combination: held out, it would be a word that training never has with the intent.
+            share = HELD_OUT_COMBINATIONS if len(slots) > 1 else 0.0
             intents.append(Intent(f"{domain}.{name}", domain, slots, *split(rng, list(templates), HELD_OUT_TEMPLATES),
-                                  *split(rng, values, HELD_OUT_COMBINATIONS)))
+                                  *split(rng, values, share)))
     return intents
 
 
@@ -205,12 +210,14 @@ class Writer:
     def _mistype(self, words: str) -> str:
         """Type a character wrong, twice, not at all, or after its neighbour."""
         kind = self.rng.choice(("homophone", "homophone", "double", "drop", "swap"))
-        allowed = {"homophone": grammar.HOMOPHONES, "drop": grammar.DROPPABLE}.get(kind, words.replace("，", ""))
-        places = [i for i, char in enumerate(words) if char in allowed]
+        allowed = {"homophone": grammar.HOMOPHONES, "drop": grammar.DROPPABLE}.get(kind, words)
+        places = [i for i, char in enumerate(words) if char in allowed and char not in grammar.KEEP_IN_PLACE]
         if not places:
             return words
         i = self.rng.choice(places)
         if kind == "swap":
+            if words[i + 1:i + 2] in grammar.KEEP_IN_PLACE:  # also at the end, where nothing follows
+                return words
             return words[:i] + words[i:i + 2][::-1] + words[i + 2:]
         new = {"homophone": grammar.HOMOPHONES.get(words[i], ""), "double": words[i] * 2, "drop": ""}[kind]
         return words[:i] + new + words[i + 1:]
@@ -231,28 +238,29 @@ class Writer:
 
 
 def choose_templates(rng: random.Random, intent: Intent, part: str, count: int) -> list[str] | None:
-    """Templates for a source and its targets, all different; None when the intent has too few for the part."""
+    """Templates for a source and its targets, all different but for SAME; None when the intent has too few of them."""
+    if part == SAME:
+        return [rng.choice(intent.seen_templates)] * count
     chosen = rng.sample(intent.seen_templates, min(count, len(intent.seen_templates)))
     if part == NEW_TEMPLATE:
-        if not intent.new_templates:
-            return None
-        new = rng.choice(intent.new_templates)
-        # Half the time the source is said the new way, else every target is, as far as the templates go.
-        others = [new, *intent.new_templates, *chosen[1:]]
-        chosen = [new, *chosen] if rng.random() < 0.5 else [chosen[0], *dict.fromkeys(others)]
+        new = rng.sample(intent.new_templates, len(intent.new_templates))
+        # Half the time the targets are said in new ways, where there are enough of these; else the source is.
+        targets_new = len(new) >= count - 1 and rng.random() < 0.5
+        chosen = [chosen[0], *new] if targets_new else [*new[:1], *chosen] if new else []
     return chosen[:count] if len(chosen) >= count else None
 
 
 def make_case(rng: random.Random, writer: Writer, meaning: Meaning, part: str) -> list[Text] | None:
     """A source followed by its targets, or None when the grammar does not give them."""
+    if not meaning.values:  # the intent's only meaning: reserving a template for it would take it from training
+        return None
     templates = choose_templates(rng, meaning.intent, part, 3 if rng.random() < SECOND_TARGET else 2)
     if templates is None:
         return None
-    if part == NEW_TEMPLATE and not any(template in meaning.intent.new_templates for template in templates):
-        return None
     texts = [writer.write(meaning, template) for template in templates]
-    different = len({text.text for text in texts if text}) == len(texts)
-    return texts if different else None
+    if None in texts or len({text.text for text in texts}) < len(texts):
+        return None
+    return texts if part != SAME or all(text.names != texts[0].names for text in texts[1:]) else None
 
 
 def make_eval_set(rng: random.Random, writer: Writer, intents: list[Intent], count: int) -> EvalSet:
@@ -260,13 +268,13 @@ def make_eval_set(rng: random.Random, writer: Writer, intents: list[Intent], cou
     result = EvalSet()
     drawers = {held_out: MeaningDrawer(rng, intents, held_out) for held_out in (False, True)}
     for part, want in part_sizes(count).items():
-        tries, done = TRIES * want, 0
+        done = misses = 0
         while done < want:
-            tries -= 1
-            if tries < 0:
+            if misses == MAX_MISSES:
                 raise SampleDataError(f"--eval_pairs {count}: the grammar has too few meanings for so many")
             meaning = drawers[part == NEW_COMBINATION].draw()
             case = None if meaning in result.meanings else make_case(rng, writer, meaning, part)
+            misses = misses + 1 if case is None else 0
             if case is None:
                 continue
             source, targets = case[0], case[1:1 + want - done]
@@ -298,19 +306,38 @@ def make_train_pairs(rng: random.Random, writer: Writer, intents: list[Intent], 
     drawer = MeaningDrawer(rng, intents, held_out=False)
     known: dict[Meaning, list[Text]] = {}
     pairs: dict[frozenset[str], tuple[Text, Text]] = {}
-    due = [source.meaning for source, _, part in evaluation.cases if part != NEW_COMBINATION]
-    for _ in range(TRIES * count):
-        if len(pairs) == count:
-            break
-        meaning = due.pop() if due else drawer.draw()
+    due = due_meanings(rng, evaluation)
+    misses = 0
+    while len(pairs) < count:
+        if misses == MAX_MISSES:
+            raise SampleDataError(f"--train_pairs {count}: the grammar gives only about {len(pairs)}")
+        misses += 1
+        meaning = due[-1] if due else drawer.draw()
         pair = make_train_pair(rng, writer, meaning, known.get(meaning, []), evaluation.reserved)
         if pair is None or pair[0].text == pair[1].text or closed & {pair[0].text, pair[1].text}:
             continue
-        pairs.setdefault(frozenset(text.text for text in pair), pair)
-        known.setdefault(meaning, []).extend(pair)
-    if len(pairs) < count:
-        raise SampleDataError(f"--train_pairs {count}: the grammar gives only about {len(pairs)}")
-    return list(pairs.values())
+        texts = frozenset(text.text for text in pair)
+        if texts not in pairs:
+            pairs[texts] = pair
+            known.setdefault(meaning, []).extend(pair)
+            due, misses = due[:-1], 0
+    result = list(pairs.values())
+    rng.shuffle(result)
+    return result
+
+
+def due_meanings(rng: random.Random, evaluation: EvalSet) -> list[Meaning]:
+    """Meanings that training must have for the parts of the evaluation to be what their names say."""
+    due = []
+    for source, _, part in evaluation.cases:
+        intent, values = source.meaning.intent, source.meaning.values
+        if part != NEW_COMBINATION:
+            due.append(source.meaning)
+            continue
+        for i, value in enumerate(values):  # each value of a new combination, in some other combination
+            others = [other for other in intent.seen_values if other[i] == value]
+            due += [make_meaning(intent, rng.choice(others))] if others else []
+    return due
 
 
 def make_train_pair(rng: random.Random, writer: Writer, meaning: Meaning, known: list[Text],
@@ -404,14 +431,16 @@ def make_corpus(rng: random.Random, writer: Writer, intents: list[Intent], evalu
 def fill_corpus(rng: random.Random, writer: Writer, intents: list[Intent], corpus: Corpus, sources: set[str]) -> None:
     """Add texts of any meaning, said in any template, until the corpus has its size."""
     drawers = [MeaningDrawer(rng, intents, held_out) for held_out in (False, False, False, True)]
-    for _ in range(TRIES * corpus.size):
-        if len(corpus.texts) >= corpus.size:
-            return
+    misses, length = 0, len(corpus.texts)
+    while length < corpus.size:
+        if misses == MAX_MISSES:
+            raise SampleDataError(f"--corpus_texts {corpus.size}: the grammar gives only about {length}")
         meaning = rng.choice(drawers).draw()
         text = writer.write(meaning, rng.choice(meaning.intent.seen_templates + meaning.intent.new_templates))
         if text and text.text not in sources:
             corpus.add(text)
-    raise SampleDataError(f"--corpus_texts {corpus.size}: the grammar gives only about {len(corpus.texts)}")
+        misses = 0 if len(corpus.texts) > length else misses + 1
+        length = len(corpus.texts)
 
 
 # --- command ---------------------------------------------------------------------------------------------------------
