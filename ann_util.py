@@ -59,16 +59,16 @@ def _merge(best_ids: np.ndarray, best_scores: np.ndarray, rows: np.ndarray, ids:
     """The k best of each row's list [Q, k] and its new candidates, best first, ties by id."""
     count, k = best_ids.shape
     rows = np.concatenate([np.repeat(np.arange(count), k), rows])
-    ids = np.concatenate([best_ids.ravel(), ids])
-    scores = np.concatenate([best_scores.ravel(), scores])
+    return _best_of_each_row(np.concatenate([best_ids.ravel(), ids]), np.concatenate([best_scores.ravel(), scores]),
+                             rows, count, k)
+
+
+def _best_of_each_row(ids: np.ndarray, scores: np.ndarray, rows: np.ndarray, count: int,
+                      k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best (ids, scores) of each row [count, k] from a flat list of candidates; each row has at least k."""
     order = np.lexsort((ids, -scores, rows))
-    return tuple(first_of_each_row(values[order], rows[order], count, k) for values in (ids, scores))
-
-
-def first_of_each_row(values: np.ndarray, rows: np.ndarray, count: int, k: int) -> np.ndarray:
-    """The first k values of each row, [count, k], from a flat list sorted by row; each row has at least k."""
-    starts = np.searchsorted(rows, np.arange(count))
-    return values[starts[:, None] + np.arange(k)]
+    places = np.searchsorted(rows[order], np.arange(count))[:, None] + np.arange(k)
+    return ids[order][places], scores[order][places]
 
 
 class HnswIndex:
@@ -103,7 +103,7 @@ class HnswIndex:
                 raise OSError(f"{written} of {wanted} bytes arrived; the disk may be full")
             os.replace(temporary, path)
         except (OSError, RuntimeError) as error:
-            raise UserError(write_failure(path, error if isinstance(error, OSError) else OSError(str(error)))) from error
+            raise UserError(write_failure(path, OSError(str(error)))) from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -137,7 +137,8 @@ class TextIndex:
     def __init__(self, vectors: np.ndarray) -> None:
         self.vectors = vectors
         first: dict[bytes, int] = {}
-        group_of_text = np.fromiter((first.setdefault(v.tobytes(), len(first)) for v in vectors), np.int64, len(vectors))
+        groups = (first.setdefault(vector.tobytes(), len(first)) for vector in vectors)
+        group_of_text = np.fromiter(groups, np.int64, len(vectors))
         self._texts = np.argsort(group_of_text, kind="stable")  # texts of group 0, of group 1, ...
         self._sizes = np.bincount(group_of_text)
         self._starts = np.concatenate([[0], np.cumsum(self._sizes)[:-1]])
@@ -172,8 +173,7 @@ class TextIndex:
         ids = self._texts[np.repeat(self._starts[groups].ravel(), sizes) + offsets]
         values = np.repeat(cosines.ravel(), sizes)
         rows = np.repeat(np.repeat(np.arange(len(queries)), groups.shape[1]), sizes)
-        order = np.lexsort((ids, -values, rows))
-        return tuple(first_of_each_row(v[order], rows[order], len(queries), k) for v in (ids, values))
+        return _best_of_each_row(ids, values, rows, len(queries), k)
 
 
 def share_of_exact(index: TextIndex, engine: Engine, queries: np.ndarray, k: int) -> float:

@@ -184,7 +184,7 @@ def load_checkpoint(params_path: str, max_seq_length: int, model_name_or_path: s
     from model import SemanticIndexBase
     from pretrained import open_encoder
 
-    encoder, tokenizer = open_encoder(model_name_or_path if bare else str(folder), max_seq_length)
+    encoder, tokenizer = open_encoder(str(model_name_or_path if bare else folder), max_seq_length)
     model = SemanticIndexBase(encoder, dimension, facts["pooling"])
     load_weights(model, state, params_path, "the file belongs to another encoder: name its own")
     model.eval()

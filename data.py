@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
+from typing import Callable
 
 import numpy as np
 
-from files import UserError
+from files import UserError, read_json
 
+SYMBOLS = r"[\p{S}\u00AD\u00B2\u00BA\u3007\u00B5\u00D8\u014B\u01B1]"  # words of their own, as in PaddleNLP's BERT
 BUCKET_BATCHES = 20  # rows of so many batches are sorted by length together: little padding, still a random order
 
 
@@ -36,8 +38,9 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
             try:
                 yield number, raw.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise UserError(f"{path}: line {number}: byte {error.start + 1} (0x{raw[error.start]:02x}) is not "
-                                f"UTF-8; save the file as UTF-8, for example with `iconv -f gb18030 -t utf-8`") from error
+                byte = f"byte {error.start + 1} (0x{raw[error.start]:02x})"
+                raise UserError(f"{path}: line {number}: {byte} is not UTF-8; save the file as UTF-8, for example with "
+                                f"`iconv -f gb18030 -t utf-8`") from error
     if not number:
         raise UserError(f"{path}: the file is empty; it needs at least one line")
 
@@ -206,24 +209,34 @@ class Tokenizer:
     FILES = ("vocab.txt", "tokenizer_config.json")
 
     def __init__(self, folder: str | Path, max_seq_length: int) -> None:
-        from tokenizers import BertWordPieceTokenizer
-
-        from files import read_json
-
         self.files = {name: Path(folder, name).read_bytes() for name in self.FILES if Path(folder, name).is_file()}
         if "vocab.txt" not in self.files:
             raise UserError(f"{folder} has no vocab.txt; put the encoder's vocabulary beside its config.json")
         config = read_json(Path(folder, "tokenizer_config.json")) if "tokenizer_config.json" in self.files else {}
         vocabulary = _read_vocabulary(Path(folder, "vocab.txt"))
-        self.size = len(vocabulary)
-        self._backend = BertWordPieceTokenizer(
-            vocabulary, lowercase=config.get("do_lower_case", True), strip_accents=config.get("do_lower_case", True))
+        self.size, self.pad_id = len(vocabulary), vocabulary["[PAD]"]
+        self._backend = _wordpiece(vocabulary, lowercase=config.get("do_lower_case", True))
         self._backend.enable_truncation(max_seq_length)
-        self.pad_id = vocabulary["[PAD]"]
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, [CLS] ... [SEP], cut to max_seq_length; a text without tokens keeps these two."""
         return [encoding.ids for encoding in self._backend.encode_batch(list(texts))]
+
+
+def _wordpiece(vocabulary: dict[str, int], lowercase: bool):
+    """The tokenizer of PaddleNLP's BERT and ERNIE, in Rust.
+
+    Special tokens are not registered with it, so that a text that spells out "[SEP]" is read as that text.
+    """
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(SYMBOLS), "isolated"), pre_tokenizers.BertPreTokenizer()])
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+    return tokenizer
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:

@@ -1,9 +1,9 @@
 """A saved index: vectors and graph of a corpus in a folder, with a manifest that says what they were made from.
 
-    vectors.npy        float32 [different texts, D], unit length
-    text_of_line.npy   int32 [lines of the corpus], position of each line's text among the different ones
-    hnsw.bin           the graph, where the engine has one; it can always be built again from the vectors
-    manifest.json      what all of it was made from, with size and SHA-256 of every file; written last
+vectors.npy        float32 [different texts, D], unit length
+text_of_line.npy   int32 [lines of the corpus], position of each line's text among the different ones
+hnsw.bin           the graph, where the engine has one; it can always be built again from the vectors
+manifest.json      what all of it was made from, with size and SHA-256 of every file; written last
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class IndexStore:
             for name in ("vectors.npy", "text_of_line.npy"):
                 check_file(self.folder / name, saved["files"].get(name, {}), f"delete {self.folder} to build it again")
         except UserError as error:
-            return self._replace(error, "the index")
+            self._replace(error, "the index")
+            return None
         return np.load(self.folder / "vectors.npy")
 
     def save_vectors(self, vectors: np.ndarray, corpus: Corpus, made_from: dict) -> None:

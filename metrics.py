@@ -6,7 +6,7 @@ for the source, counted from 1, or 0 where it is not among them. Every metric is
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 

@@ -74,8 +74,7 @@ def start_encoder(name_or_path: str, max_seq_length: int, dropout: float | None 
         if name in own:  # heads of pre-training tasks have no place in the encoder
             state[name] = value
     if not pooler_needed:
-        state = {name: state.get(name, own[name].numpy() if name.startswith("pooler.") else None) for name in own}
-        state = {name: value for name, value in state.items() if value is not None}
+        state = {**{name: own[name].numpy() for name in own if name.startswith("pooler.")}, **state}
     load_weights(encoder, state, path, f"name the encoder that these weights belong to, or mend {name_or_path}")
     notice(f"encoder weights: {path}")
     return encoder, tokenizer

@@ -84,10 +84,10 @@ def run(args, pairs: list[tuple[str, str]], corpus: Corpus, result: Path, index_
     made_from = {"checkpoint": checkpoint.fingerprint, "corpus": corpus.sha256, "max_seq_length": args.max_seq_length,
                  "dimension": checkpoint.model.dimension, "metric": "cosine"}
 
-    vectors = store.load_vectors(made_from) if cli.rank() == 0 else None
+    saved = store.load_vectors(made_from) if cli.rank() == 0 else None
     # All ranks encode, or none: rank 0 has looked into the folder and tells the others.
-    missing = bool(gather_rows(paddle.to_tensor([vectors is None]), [1] * cli.world_size())[0])
-    if missing:
+    encode = bool(gather_rows(paddle.to_tensor([saved is None]), [1] * cli.world_size())[0])
+    if encode:
         notice(f"encoding {len(corpus.texts)} texts on {describe_runtime()}")
         vectors = encoder.encode(corpus.texts, progress="corpus")
     else:
@@ -97,9 +97,9 @@ def run(args, pairs: list[tuple[str, str]], corpus: Corpus, result: Path, index_
     if cli.rank():
         return
 
-    if missing:
+    if saved is None:
         store.save_vectors(vectors, corpus, made_from)
-    index = TextIndex(vectors)
+    index = TextIndex(vectors if saved is None else saved)
     engine = store.open_engine(args.ann_engine, index, args.hnsw_m, args.hnsw_ef)
     # One more than wanted: the source itself may be among them, and must not use up a place.
     ids, cosines = index.search(engine, queries, args.recall_num + (not args.keep_self))

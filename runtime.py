@@ -7,8 +7,8 @@ import io
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from types import ModuleType
-from typing import Iterator
 
 from cli import rank, world_size
 from files import UserError
@@ -30,7 +30,8 @@ def start_paddle(device: str | None, seed: int = 0) -> ModuleType:
     if device == "gpu" and not gpus:
         raise UserError("--device gpu: this PaddlePaddle sees no GPU; use --device cpu, or install paddlepaddle-gpu")
     device = device or ("gpu" if gpus else "cpu")
-    paddle.set_device("cpu" if device == "cpu" else f"gpu:{os.environ.get('FLAGS_selected_gpus', '0').split(',')[0]}")
+    selected = os.environ.get("FLAGS_selected_gpus", "0")  # noqa: SIM112 - the launcher's spelling: this rank's GPU
+    paddle.set_device("cpu" if device == "cpu" else f"gpu:{selected.split(',')[0]}")
     if world_size() > 1 and not paddle.distributed.is_initialized():
         if device == "cpu":
             os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"  # a CUDA build would take NCCL

@@ -1,9 +1,10 @@
 """The one training loop of all strategies: batches, steps, checkpoints, logs.
 
-A step is the same on one rank and on many. Every rank knows the whole batch and encodes its share; vectors are gathered;
-each rank computes the full loss on them, so that every row meets the negatives of all ranks; each sends the gradient of
-its own vectors back through its encoder; parameter gradients are summed over the ranks. N ranks with batch B so take the
-very step that one process takes with batch N x B (the scheme of GradCache, Gao et al. 2021, arXiv:2101.06983).
+A step is the same on one rank and on many. Every rank knows the whole batch and encodes its share; the vectors are
+gathered; each rank computes the full loss on them, so that every row meets the negatives of all ranks; each sends the
+gradient of its own vectors back through its encoder; parameter gradients are summed over the ranks. N ranks with batch
+B so take the very step that one process takes with batch N x B (the scheme of GradCache, Gao et al. 2021,
+arXiv:2101.06983).
 """
 
 from __future__ import annotations
@@ -55,7 +56,11 @@ def make_batch(data: TrainSet, rows: np.ndarray, negatives: list[list[int]], ran
         rows: row numbers of the batch.
         negatives: text ids of the negatives of each of these rows.
     """
-    texts, sources, targets, mined, start = [], [], [], [], 0
+    texts: list[list[int]] = []
+    sources: list[int] = []
+    targets: list[int] = []
+    mined: list[int] = []
+    start = 0
     for share in np.array_split(np.arange(len(rows)), ranks):
         own = [int(data.sources[rows[i]]) for i in share] + [int(data.targets[rows[i]]) for i in share]
         own += [text for i in share for text in negatives[i]]

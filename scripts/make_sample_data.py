@@ -2,7 +2,8 @@
 
 Command (all flags optional):
 
-    python scripts/make_sample_data.py [--output_dir DIR] [--seed N] [--train_pairs N] [--eval_pairs N] [--corpus_texts N]
+    python scripts/make_sample_data.py [--output_dir DIR] [--seed N]
+                                       [--train_pairs N] [--eval_pairs N] [--corpus_texts N]
 
 Outputs, in --output_dir (UTF-8, "\\n" line ends, no header, no quoting):
 
@@ -52,6 +53,7 @@ NEAR_MISSES = 5  # misleading corpus texts made from each text of an evaluation 
 TRAIN_SHARE = 0.4  # share of the corpus that may be texts of training
 PLAIN_NAME = 0.55  # chance to name a slot value by its first name rather than by any of its names
 VARIANT, TYPO, PREFIX, SUFFIX = 0.4, 0.08, 0.3, 0.25  # chances of the surface changes
+POPULARITY_EXPONENT, POPULARITY_SHIFT = 2.0, 10  # how unevenly training has the intents; see popularity()
 MAX_MISSES = 2000  # fruitless draws in a row after which the grammar counts as exhausted
 
 BRAND = "brand"
@@ -153,12 +155,15 @@ def load_intents(rng: random.Random, tables: dict[str, dict]) -> list[Intent]:
 class MeaningDrawer:
     """Draws meanings at random, intents with more slot combinations more often but not in proportion."""
 
-    def __init__(self, rng: random.Random, intents: list[Intent], held_out: bool) -> None:
+    def __init__(self, rng: random.Random, intents: list[Intent], held_out: bool = False,
+                 popularity: dict[str, float] | None = None) -> None:
         self.rng = rng
         self.pools = [(intent, intent.new_values if held_out else intent.seen_values) for intent in intents]
         self.pools = [pool for pool in self.pools if pool[1]]
         # The square root keeps "city x day x room" from drowning the intents with a single slot.
-        self.weights = list(itertools.accumulate(math.sqrt(len(values)) for _, values in self.pools))
+        weights = (math.sqrt(len(values)) * (popularity[intent.name] if popularity else 1.0)
+                   for intent, values in self.pools)
+        self.weights = list(itertools.accumulate(weights))
 
     def draw(self) -> Meaning:
         """One meaning, drawn with replacement."""
@@ -303,17 +308,17 @@ def make_train_pairs(rng: random.Random, writer: Writer, intents: list[Intent], 
                      count: int) -> list[tuple[Text, Text]]:
     """Train pairs; none holds a text of evaluation, and none repeats another, in either direction."""
     closed = {text.text for source, target, _ in evaluation.cases for text in (source, target)}
-    drawer = MeaningDrawer(rng, intents, held_out=False)
+    drawer = MeaningDrawer(rng, intents, popularity=popularity(rng, intents))
     known: dict[Meaning, list[Text]] = {}
     pairs: dict[frozenset[str], tuple[Text, Text]] = {}
-    due = due_meanings(rng, evaluation)
+    due = due_items(rng, evaluation)
     misses = 0
     while len(pairs) < count:
         if misses == MAX_MISSES:
             raise SampleDataError(f"--train_pairs {count}: the grammar gives only about {len(pairs)}")
         misses += 1
-        meaning = due[-1] if due else drawer.draw()
-        pair = make_train_pair(rng, writer, meaning, known.get(meaning, []), evaluation.reserved)
+        meaning, template = due[-1] if due else (drawer.draw(), None)
+        pair = make_train_pair(rng, writer, meaning, template, known.get(meaning, []), evaluation.reserved)
         if pair is None or pair[0].text == pair[1].text or closed & {pair[0].text, pair[1].text}:
             continue
         texts = frozenset(text.text for text in pair)
@@ -326,30 +331,42 @@ def make_train_pairs(rng: random.Random, writer: Writer, intents: list[Intent], 
     return result
 
 
-def due_meanings(rng: random.Random, evaluation: EvalSet) -> list[Meaning]:
-    """Meanings that training must have for the parts of the evaluation to be what their names say."""
-    due = []
-    for source, _, part in evaluation.cases:
+def popularity(rng: random.Random, intents: list[Intent]) -> dict[str, float]:
+    """A weight for each intent: as in a real log of questions, a few come up all the time and many hardly ever."""
+    ranked = rng.sample(intents, len(intents))
+    return {intent.name: (rank + POPULARITY_SHIFT) ** -POPULARITY_EXPONENT for rank, intent in enumerate(ranked)}
+
+
+def due_items(rng: random.Random, evaluation: EvalSet) -> list[tuple[Meaning, str | None]]:
+    """Meanings, some with a template, that training must have for the parts of the evaluation to be what they are."""
+    due: list[tuple[Meaning, str | None]] = []
+    templates: dict[str, None] = {}  # those that are due already
+    for source, target, part in evaluation.cases:
         intent, values = source.meaning.intent, source.meaning.values
         if part != NEW_COMBINATION:
-            due.append(source.meaning)
-            continue
-        for i, value in enumerate(values):  # each value of a new combination, in some other combination
-            others = [other for other in intent.seen_values if other[i] == value]
-            due += [make_meaning(intent, rng.choice(others))] if others else []
+            due.append((source.meaning, None))
+        else:  # each value of the new combination, in some other combination
+            others = [[other for other in intent.seen_values if other[i] == value] for i, value in enumerate(values)]
+            due += [(make_meaning(intent, rng.choice(some)), None) for some in others if some]
+        for template in (source.template, target.template):
+            meanings = [make_meaning(intent, other) for other in intent.seen_values]
+            free = [meaning for meaning in meanings if (meaning, template) not in evaluation.reserved]
+            if template in intent.seen_templates and (intent.name + template) not in templates and free:
+                templates[intent.name + template] = None
+                due.append((rng.choice(free), template))
     return due
 
 
-def make_train_pair(rng: random.Random, writer: Writer, meaning: Meaning, known: list[Text],
+def make_train_pair(rng: random.Random, writer: Writer, meaning: Meaning, template: str | None, known: list[Text],
                     reserved: set[tuple[Meaning, str]]) -> tuple[Text, Text] | None:
-    """Two texts of the meaning, mostly by different templates; None when the draw gives none."""
-    templates = [template for template in meaning.intent.seen_templates if (meaning, template) not in reserved]
-    reuse = known and rng.random() < REUSED_SOURCE
-    source = rng.choice(known) if reuse else writer.write(meaning, rng.choice(templates))
+    """Two texts of the meaning, the first by the template if one is given; None when the draw gives none."""
+    templates = [each for each in meaning.intent.seen_templates if (meaning, each) not in reserved]
+    reuse = known and not template and rng.random() < REUSED_SOURCE
+    source = rng.choice(known) if reuse else writer.write(meaning, template or rng.choice(templates))
     if source is None:
         return None
     if rng.random() >= SAME_TEMPLATE:
-        templates = [template for template in templates if template != source.template]
+        templates = [each for each in templates if each != source.template]
     target = writer.write(meaning, rng.choice(templates)) if templates else None
     return (source, target) if target else None
 

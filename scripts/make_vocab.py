@@ -48,9 +48,9 @@ def vocabulary(texts: list[str], min_count: int) -> list[str]:
 @cli.entry_point
 def main(argv: list[str] | None = None) -> None:
     parser = cli.Parser(__doc__)
-    parser.add_argument("text_files", nargs="+", type=cli.existing_file, help="texts that the vocabulary has to cover")
+    parser.add_argument("text_files", nargs="+", type=cli.existing_file, help="texts that it has to cover")
     parser.add_argument("--output", required=True, help="the vocabulary file to write")
-    parser.add_argument("--min_count", type=cli.positive_int, default=5, help="occurrences that make a Latin word a token")
+    parser.add_argument("--min_count", type=cli.positive_int, default=5, help="uses that make a Latin word a token")
     args = parser.parse_args(argv)
     tokens = vocabulary([line for path in args.text_files for _, line in read_lines(path)], args.min_count)
     with whole_file(args.output) as file:

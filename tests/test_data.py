@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+from conftest import PROJECT, SHARED_DATA, make_encoder_folder, write
+
+from data import Tokenizer, epoch_batches, pad_batch, read_corpus, read_lines, read_pairs, read_text_pairs, read_train_set
+from files import UserError
+
+
+def lines_of(path, raw: bytes) -> list[str]:
+    path.write_bytes(raw)
+    return [text for _, text in read_lines(str(path))]
+
+
+def test_a_line_ends_at_lf_alone(tmp_path):
+    odd = "a\u2028b\u0085c\vd\fe\rf"
+    raw = b"\xef\xbb\xbf" + f"{odd}\r\n\ufeffx\r\r\n  nan \n\"007".encode()
+    assert lines_of(tmp_path / "f", raw) == [odd, "\ufeffx\r", "  nan ", '"007']
+
+
+def test_a_cr_at_the_end_of_the_file_is_text(tmp_path):
+    assert lines_of(tmp_path / "f", b"a\nb\r") == ["a", "b\r"]
+
+
+@pytest.mark.parametrize("raw, words", [
+    (b"", ["the file is empty"]),
+    (b"good\xe4\xbd\xa0\nbad\xff\n", ["line 2", "byte 4", "0xff", "UTF-8", "iconv"]),
+    ("中\n".encode("gb18030"), ["line 1", "UTF-8"]),
+])
+def test_unreadable_files_name_file_and_line(tmp_path, raw, words):
+    with pytest.raises(UserError) as error:
+        lines_of(tmp_path / "f.txt", raw)
+    for word in ["f.txt", *words]:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("read, text, words", [
+    (read_pairs, "a\tb\nc\n", ["line 2", "1 column"]),
+    (read_pairs, "a\tb\nc\td\te\n", ["line 2", "3 columns"]),
+    (read_pairs, "a\tb\n\nc\td\n", ["line 2", "the line is empty"]),
+    (read_pairs, "a\tb\n\tc\n", ["line 2", "column 1 is empty"]),
+    (read_corpus, "a\nb\tc\n", ["line 2", "TAB"]),
+    (read_corpus, "a\n\nb\n", ["line 2", "the line is empty"]),
+    (read_train_set, "a\tb\nc\t\td\n\te\n \tf\n", ["line 2", "column 2 (target)", "also line 3, 4"]),
+    (read_train_set, "a\tb\nc\td\t\n", ["line 2", "column 3 (negative 1)"]),
+    (read_text_pairs, "a\tb\t1\nc\td\n", ["line 2", "2 columns where the first line has 3"]),
+    (read_text_pairs, "a\tb\t2\n", ["line 1", "'2' is neither 0 nor 1"]),
+])
+def test_bad_lines_are_named(tmp_path, read, text, words):
+    with pytest.raises(UserError) as error:
+        read(write(tmp_path / "f.tsv", text))
+    for word in ["f.tsv", *words]:
+        assert word in str(error.value)
+
+
+def test_corpus_folds_equal_lines_and_keeps_their_ids(tmp_path):
+    corpus = read_corpus(write(tmp_path / "c", "b\na\nb\n A\na\n"))
+    assert corpus.texts == ["b", "a", " A"]
+    assert corpus.text_of_line.tolist() == [0, 1, 0, 2, 1]
+    assert corpus.sha256 != read_corpus(write(tmp_path / "d", "b\na\n A\n")).sha256
+
+
+def test_train_set_knows_all_positives_of_a_source(tmp_path):
+    data = read_train_set(write(tmp_path / "t", "q\tx\tn1\tn2\nq\ty\nr\tx\n"))
+    q, x, y = (data.texts.index(text) for text in "qxy")
+    assert data.positives[q] == {x, y}
+    assert [[data.texts[i] for i in row] for row in data.negatives] == [["n1", "n2"], [], []]
+    assert data.sources[1] == q and data.targets[2] == x
+
+
+@pytest.mark.parametrize("count, batch", [(1, 4), (5, 4), (64, 4), (1003, 8)])
+def test_every_row_is_in_one_batch_and_epochs_differ(count, batch):
+    lengths = np.random.default_rng(0).integers(3, 60, count)
+    first = epoch_batches(lengths, batch, seed=7, epoch=0)
+    assert sorted(np.concatenate(first)) == list(range(count))
+    assert sum(len(rows) != batch for rows in first) <= 1
+    again = epoch_batches(lengths, batch, seed=7, epoch=0)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again))
+    if count > 5:
+        for other in (epoch_batches(lengths, batch, 7, 1), epoch_batches(lengths, batch, 8, 0)):
+            assert any(set(a) != set(b) for a, b in zip(first, other))
+
+
+def test_batches_hold_texts_of_similar_length():
+    lengths = np.random.default_rng(0).integers(3, 64, 4000)
+    spread = [np.ptp(lengths[rows]) for rows in epoch_batches(lengths, 32, 1, 0)]
+    assert np.mean(spread) < 8 < np.ptp(lengths)
+
+
+def test_pad_batch():
+    ids, mask = pad_batch([[1, 5, 2], [1, 2]], pad_id=9, length=4)
+    assert ids.tolist() == [[1, 5, 2, 9], [1, 2, 9, 9]]
+    assert mask.tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
+
+
+def test_tokenizer_cuts_and_keeps_texts_without_tokens(tmp_path):
+    tokenizer = Tokenizer(make_encoder_folder(tmp_path / "e"), max_seq_length=6)
+    long, blank, replacement = tokenizer(["密码" * 50_000, "\u200b \u3000", "\ufffd"])
+    assert len(long) == 6
+    assert blank == replacement == tokenizer([""])[0]
+    assert len(blank) == 2
+
+
+@pytest.mark.parametrize("remove, words", [("vocab.txt", "no vocab.txt"), (None, "no [UNK]")])
+def test_tokenizer_needs_a_vocabulary(tmp_path, remove, words):
+    folder = make_encoder_folder(tmp_path / "e")
+    if remove:
+        (tmp_path / "e" / remove).unlink()
+    else:
+        write(tmp_path / "e" / "vocab.txt", "[PAD]\n[CLS]\n[SEP]\n")
+    with pytest.raises(UserError, match=words.replace("[", r"\[")):
+        Tokenizer(folder, 16)
+
+
+HARD_TEXTS = ["iPhone12多少钱", "ＡＢＣ１２３", "WiFi密码 是Abc_123吗？", "naïve café", "😀好", "[SEP]是什么", "㐀㐁", "a" * 300,
+              "100%正品", "7℃", "😀😃", "こんにちは", "αβγ", "Привет", "a+b=c", "[sep][MASK]x", "²º", "“引号”—破折号…", "\tTAB里外", "한국어", "Ⅷ㎡", "e\u0301"]
+
+
+def test_tokenizer_agrees_with_paddlenlp():
+    from pretrained import _paddlenlp
+
+    texts = list(HARD_TEXTS)
+    if (SHARED_DATA / "corpus_file").is_file():
+        texts += [text for _, text in read_lines(str(SHARED_DATA / "corpus_file"))][::20]
+    folder = PROJECT / "configs" / "ernie_tiny"
+    slow = _paddlenlp().ErnieTokenizer(str(folder / "vocab.txt"))
+    ours = Tokenizer(folder, 64)(texts)
+    theirs = [slow(text, max_length=64, truncation=True)["input_ids"] for text in texts]
+    different = [text for text, a, b in zip(texts, ours, theirs) if a != b]
+    assert not different, different[:10]
