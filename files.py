@@ -121,12 +121,15 @@ def own_folder(path: str | os.PathLike) -> Iterator[Path]:
     folder = make_folder(path)
     lock_path = folder / ".lock"
     while True:
-        lock = open(lock_path, "a+")  # noqa: SIM115 - held open for as long as the folder is owned
+        try:
+            lock = open(lock_path, "ab+", buffering=0)  # noqa: SIM115 - held open for as long as the folder is owned
+        except OSError as error:
+            raise UserError(write_failure(lock_path, error)) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.seek(0)
-            owner = lock.read().strip() or "another process"
+            owner = lock.read().decode(errors="replace").strip() or "another process"
             lock.close()
             raise UserError(f"{folder} is in use by {owner}; wait for it to end or choose another folder") from error
         # The owner removes its lock file when it leaves: a lock on a removed file protects nothing, so try again.
@@ -134,9 +137,9 @@ def own_folder(path: str | os.PathLike) -> Iterator[Path]:
             break
         lock.close()
     try:
-        lock.truncate(0)
-        lock.write(f"pid {os.getpid()} on {socket.gethostname()}: {' '.join(sys.argv)}\n")
-        lock.flush()
+        with contextlib.suppress(OSError):  # a full disk shows soon enough, and the lock holds without its text
+            lock.truncate(0)
+            lock.write(f"pid {os.getpid()} on {socket.gethostname()}: {' '.join(sys.argv)}\n".encode())
         yield folder
     finally:
         lock_path.unlink(missing_ok=True)

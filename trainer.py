@@ -10,8 +10,10 @@ arXiv:2101.06983).
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,7 +254,7 @@ class Logs:
     def __enter__(self) -> Logs:
         self.path = Path(self.args.save_dir, "train_log.jsonl")
         try:
-            self.file = open(self.path, "w", encoding="utf-8")
+            self.file = open(self.path, "wb", buffering=0)  # noqa: SIM115 - a line is on disk when it is logged
         except OSError as error:
             raise UserError(write_failure(self.path, error)) from error
         self.bar = tqdm(total=self.total, desc="training", unit=" steps", disable=None)
@@ -280,8 +282,9 @@ class Logs:
         record = {"step": step, "epoch": epoch, "loss": loss, "learning_rate": rate, "grad_norm": norm,
                   "pairs_per_second": round(speed, 1)}
         try:
-            self.file.write(json.dumps(record) + "\n")
-            self.file.flush()
+            line = (json.dumps(record) + "\n").encode()
+            if self.file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise UserError(write_failure(self.path, error)) from error
         if self.bar.disable:

@@ -1,7 +1,9 @@
 """A tiny encoder and a tiny trained checkpoint, made on the spot; the scripts' `main` is called in this process."""
 
+import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +108,19 @@ def failure(capsys):
         return errors[0]
 
     return run
+
+
+@pytest.fixture
+def file_size_limit():
+    """`with file_size_limit(bytes):` no file may grow beyond that, which stands in for a full disk."""
+
+    @contextlib.contextmanager
+    def limited(size: int):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited

@@ -1,0 +1,184 @@
+import io
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from conftest import make_encoder_folder, pair_lines, write
+
+import predict
+import recall
+import train_batch_neg
+from checkpoint import load_checkpoint, read_state_dict
+from files import UserError
+
+
+def flags(params: str, *more: str) -> list[str]:
+    return ["--device", "cpu", "--params_path", params, "--max_seq_length", "32", *more]
+
+
+def bare_copy(trained: str, folder: Path, change=None) -> str:
+    """The checkpoint in the form the reference publishes: a parameter file written by paddle.save, nothing beside it."""
+    state = {name: paddle.to_tensor(value) for name, value in read_state_dict(trained).items()}
+    if change:
+        change(state)
+    path = str(folder / "model_state.pdparams")
+    paddle.save(state, path)
+    return path
+
+
+def test_paddle_reads_what_we_write_and_we_read_what_paddle_writes(trained, tmp_path):
+    state = read_state_dict(trained)
+    ours = paddle.load(trained)
+    assert set(ours) == set(state)
+    for protocol in (2, 3, 4):
+        path = str(tmp_path / f"p{protocol}.pdparams")
+        paddle.save(ours, path, protocol=protocol)
+        assert all(np.array_equal(value, state[name]) for name, value in read_state_dict(path).items())
+
+
+def test_newer_numpy_pickles_are_read(tmp_path):
+    raw = pickle.dumps({"a": np.arange(6, dtype="float32").reshape(2, 3)}, protocol=2)
+    path = tmp_path / "f.pdparams"
+    path.write_bytes(raw.replace(b"numpy.core.multiarray", b"numpy._core.multiarray"))
+    assert read_state_dict(path)["a"].shape == (2, 3)
+    five = pickle.dumps({"a": np.arange(6, dtype="float32")}, protocol=5)
+    path.write_bytes(five)
+    assert read_state_dict(path)["a"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+class Hostile:
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("payload", [
+    Hostile(os.system, "touch owned"), Hostile(eval, "open('owned', 'w')"), Hostile(getattr, "abc", "upper"),
+    Hostile(np.load, "owned"), Hostile(np.ctypeslib.load_library, "a", "b"),
+])
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_hostile_pickle_runs_nothing(tmp_path, monkeypatch, payload, protocol):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "model_state.pdparams"
+    path.write_bytes(pickle.dumps({"ptm.a": payload}, protocol=protocol))
+    with pytest.raises(UserError, match="hostile"):
+        read_state_dict(path)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("module, name", [("numpy", "ndarray.tofile"), ("numpy.core.multiarray", "_reconstruct.__call__"),
+                                          ("builtins", "exec"), ("numpy", "dtype.__new__")])
+def test_dotted_and_other_names_are_refused(tmp_path, module, name):
+    stream = io.BytesIO(b"\x80\x04" + pickle.SHORT_BINUNICODE + bytes([len(module)]) + module.encode()
+                        + pickle.SHORT_BINUNICODE + bytes([len(name)]) + name.encode() + b"\x93.")
+    path = tmp_path / "f.pdparams"
+    path.write_bytes(stream.getvalue())
+    with pytest.raises(UserError, match="hostile"):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"a": 3}, {}, "text"])
+def test_what_is_no_state_dict_is_refused(tmp_path, value):
+    path = tmp_path / "f.pdparams"
+    path.write_bytes(pickle.dumps(value))
+    with pytest.raises(UserError, match="state dict"):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("percent", [0, 1, 60, 99])
+def test_a_truncated_file_is_called_incomplete(trained, tmp_path, failure, pair_file, percent):
+    folder = tmp_path / "cut"
+    shutil.copytree(Path(trained).parent, folder)
+    raw = Path(trained).read_bytes()
+    (folder / "model_state.pdparams").write_bytes(raw[: len(raw) * percent // 100])
+    line = failure(predict.main, flags(str(folder), "--text_pair_file", pair_file))
+    assert "model_state.pdparams is incomplete" in line and f"of {len(raw)} bytes" in line
+    (folder / "semantic_index.json").unlink()  # without a manifest the pickle itself has to tell
+    line = failure(predict.main, flags(str(folder), "--text_pair_file", pair_file))
+    assert "incomplete or damaged" in line and str(len(raw) * percent // 100) in line
+
+
+def test_a_changed_byte_is_called_damage(trained, tmp_path, failure, pair_file):
+    folder = tmp_path / "bad"
+    shutil.copytree(Path(trained).parent, folder)
+    raw = bytearray((folder / "model_state.pdparams").read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (folder / "model_state.pdparams").write_bytes(raw)
+    assert "is damaged" in failure(predict.main, flags(str(folder), "--text_pair_file", pair_file))
+
+
+def test_a_reference_form_file_needs_its_encoder_named(trained, tmp_path, failure, pair_file, encoder_folder, capsys):
+    path = bare_copy(trained, tmp_path)
+    assert "--model_name_or_path" in failure(predict.main, flags(path, "--text_pair_file", pair_file))
+    assert predict.main(flags(path, "--text_pair_file", pair_file, "--model_name_or_path", encoder_folder)) == 0
+    bare = capsys.readouterr().out
+    assert predict.main(flags(trained, "--text_pair_file", pair_file)) == 0
+    assert capsys.readouterr().out == bare
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda s: s.pop("ptm.pooler.dense.bias"), ["lacks", "ptm.pooler.dense.bias"]),
+    (lambda s: s.update({"ptm.extra": paddle.zeros([1])}), ["more than the model", "ptm.extra"]),
+    (lambda s: s.update({"ptm.pooler.dense.bias": paddle.zeros([7])}), ["ptm.pooler.dense.bias", "[7]", "[32]"]),
+])
+def test_a_file_that_does_not_fit_names_the_first_mismatch(trained, tmp_path, failure, pair_file, encoder_folder, change,
+                                                           words):
+    path = bare_copy(trained, tmp_path, change)
+    line = failure(predict.main, flags(path, "--text_pair_file", pair_file, "--model_name_or_path", encoder_folder))
+    for word in [path, *words]:
+        assert word in line
+
+
+def test_another_encoder_for_a_reference_form_file_is_refused(trained, tmp_path, failure, pair_file):
+    other = make_encoder_folder(tmp_path / "other", num_hidden_layers=2)
+    line = failure(predict.main, flags(bare_copy(trained, tmp_path), "--text_pair_file", pair_file,
+                                       "--model_name_or_path", other))
+    assert "lacks" in line and "encoder.layers.1" in line
+
+
+def test_flags_that_contradict_the_checkpoint_name_both_values(trained, failure, pair_file, tmp_path):
+    line = failure(predict.main, flags(trained, "--text_pair_file", pair_file, "--output_emb_size", "128"))
+    assert "128" in line and "256" in line
+    other = make_encoder_folder(tmp_path / "other")
+    line = failure(predict.main, flags(trained, "--text_pair_file", pair_file, "--model_name_or_path", other))
+    assert other in line and "was trained from" in line
+    line = failure(predict.main, ["--device", "cpu", "--params_path", trained, "--text_pair_file", pair_file,
+                                  "--max_seq_length", "100000"])
+    assert "100000" in line and "80" in line
+
+
+def test_the_manifest_says_what_was_trained(trained, encoder_folder):
+    manifest = json.loads((Path(trained).parent / "semantic_index.json").read_text())
+    assert manifest["strategy"] == "batch_neg" and manifest["step"] == manifest["total_steps"] == 8
+    assert manifest["training"]["model_name_or_path"] == encoder_folder
+    assert set(manifest["files"]) == {"model_state.pdparams", "config.json", "vocab.txt"}
+    assert load_checkpoint(trained, 32).fingerprint == load_checkpoint(trained, 16).fingerprint
+
+
+@pytest.mark.parametrize("path", ["./no/such/model_state.pdparams", "", "."])
+def test_a_missing_checkpoint_is_named(failure, pair_file, corpus_file, path):
+    assert f"--params_path: {path!r}" in failure(predict.main, flags(path, "--text_pair_file", pair_file)).replace(
+        "the folder ", "")
+    failure(recall.main, flags(path, "--similar_text_pair", pair_file, "--corpus_file", corpus_file))
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, failure, encoder_folder, file_size_limit):
+    save_dir = tmp_path / "out"
+    train = ["--device", "cpu", "--model_name_or_path", encoder_folder, "--save_dir", str(save_dir), "--batch_size", "4",
+             "--train_set_file", write(tmp_path / "t.tsv", pair_lines()), "--epochs", "1"]
+    assert train_batch_neg.main([*train, "--max_steps", "2"]) == 0
+    before = (save_dir / "model_2" / "model_state.pdparams").read_bytes()
+    for limit in (10, 4096, 60_000):
+        with file_size_limit(limit):
+            line = failure(train_batch_neg.main, train)
+        assert str(save_dir) in line and "free some space" in line
+        assert sorted(p.name for p in save_dir.iterdir()) == ["latest", "model_2", "train_log.jsonl"]
+    assert (save_dir / "latest" / "model_state.pdparams").read_bytes() == before
+    assert load_checkpoint(str(save_dir / "latest" / "model_state.pdparams"), 32)
