@@ -44,10 +44,14 @@ def open_encoder(name_or_path: str, max_seq_length: int, dropout: float | None =
     if dropout is not None:
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
     try:
-        return _encoder_class(config)(config), tokenizer
+        encoder = _encoder_class(config)(config)
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{name_or_path}: PaddleNLP can't build the encoder of its config ({error}); mend the config "
                         f"or name another encoder") from error
+    if not hasattr(encoder, "pooler"):
+        raise UserError(f"{name_or_path}: {type(encoder).__name__} is no BERT-like encoder (it has no pooler); name one "
+                        f"such as ernie, bert or roberta")
+    return encoder, tokenizer
 
 
 def start_encoder(name_or_path: str, max_seq_length: int, dropout: float | None = None,
@@ -107,7 +111,7 @@ def _open_config(name_or_path: str) -> Any:
 def _encoder_class(config: Any) -> type:
     name = type(config).__name__.replace("Config", "Model")
     encoder = getattr(_paddlenlp(), name, None)
-    if encoder is None or not hasattr(config, "hidden_dropout_prob"):
+    if encoder is None or not hasattr(config, "hidden_dropout_prob") or not hasattr(config, "vocab_size"):
         raise UserError(f"model_type {getattr(config, 'model_type', None)!r} is no BERT-like encoder of PaddleNLP; "
                         f"use one such as ernie, bert or roberta")
     return encoder

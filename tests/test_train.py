@@ -1,0 +1,328 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from conftest import launch, make_encoder_folder, pair_lines, read_log, run_process, write
+
+import cli
+import train_batch_neg
+import train_hardest_neg
+import train_pairwise
+from checkpoint import read_state_dict
+from data import read_train_set
+from trainer import draw_negatives, make_batch
+
+STRATEGIES = [train_batch_neg, train_hardest_neg, train_pairwise]
+EMOJI = "😀😃😄🚀🪐🐙🦖🧭🪁🧊🥝🦚"
+
+
+def train(script, encoder: str, pairs: str, save_dir: Path, *flags: str, expect: int = 0) -> list[dict]:
+    code = script.main(["--device", "cpu", "--model_name_or_path", encoder, "--train_set_file", pairs, "--save_dir",
+                        str(save_dir), "--max_seq_length", "32", "--seed", "1", *flags])
+    assert code == expect
+    return read_log(save_dir) if code == 0 else []
+
+
+def weights(save_dir: Path) -> dict[str, np.ndarray]:
+    return read_state_dict(save_dir / "latest" / "model_state.pdparams")
+
+
+@pytest.mark.parametrize("script", STRATEGIES)
+def test_training_lowers_the_loss_and_saves_the_last_step(script, encoder_folder, tmp_path, pair_file):
+    log = train(script, encoder_folder, pair_file, tmp_path / "out", "--batch_size", "8", "--epochs", "20",
+                "--learning_rate", "1e-2", "--save_steps", "15", "--pooling", "mean", "--dropout", "0")
+    first, last = (np.mean([line["loss"] for line in part]) for part in (log[:4], log[-2:]))
+    assert last < 0.8 * first
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["latest", "model_15", "model_30", "model_40", "train_log.jsonl"]
+    assert (tmp_path / "out" / "latest").resolve().name == "model_40"
+    assert json.loads((tmp_path / "out" / "latest" / "semantic_index.json").read_text())["step"] == 40
+
+
+def emoji_rows(tmp_path: Path, *rows: tuple[int, ...]) -> str:
+    return write(tmp_path / "emoji.tsv", "".join("\t".join(EMOJI[i] for i in row) + "\n" for row in rows))
+
+
+def batch_neg_loss(negatives: int) -> float:
+    """All vectors are equal, so S = 1 everywhere and the loss counts the columns (scale 30, margin 0.2)."""
+    return math.log(1 + negatives * math.exp(30 * 0.2))
+
+
+@pytest.mark.parametrize("rows, losses", [
+    ([(0, 1), (2, 3), (4, 5), (6, 7)], batch_neg_loss(3)),
+    ([(0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10, 11)], batch_neg_loss(7)),            # 3 targets and 4 mined negatives
+    ([(0, 1), (2, 1), (3, 4), (5, 6)], (2 * batch_neg_loss(2) + 2 * batch_neg_loss(3)) / 4),  # two share their target
+    ([(0, 1), (0, 2), (3, 4), (5, 6)], (2 * batch_neg_loss(2) + 2 * batch_neg_loss(3)) / 4),  # one source, two targets
+    ([(0, 1, 1), (2, 3)], (batch_neg_loss(1) + batch_neg_loss(2)) / 2),             # a mined "negative" is the target
+    ([(0, 1, 2, 2), (3, 4)], batch_neg_loss(3)),                                    # a repeated column is not folded
+    ([(0, 1), (2, 1)], 0.0),                                                        # nothing left to push away
+])
+def test_the_loss_counts_the_columns_that_are_negatives(encoder_folder, tmp_path, rows, losses):
+    log = train(train_batch_neg, encoder_folder, emoji_rows(tmp_path, *rows), tmp_path / "out", "--batch_size",
+                str(len(rows)), "--epochs", "1", "--dropout", "0", "--learning_rate", "1e-7")
+    assert log[0]["loss"] == pytest.approx(losses, abs=2e-4)
+
+
+def test_hardest_neg_costs_the_margin_where_all_is_equal(encoder_folder, tmp_path):
+    rows = [(0, 1), (2, 3), (4, 5), (6, 7)]
+    log = train(train_hardest_neg, encoder_folder, emoji_rows(tmp_path, *rows), tmp_path / "out", "--batch_size", "4",
+                "--epochs", "1", "--dropout", "0")
+    assert log[0]["loss"] == pytest.approx(0.2, abs=1e-5)
+
+
+@pytest.mark.parametrize("script, steps, notice", [(train_batch_neg, 1, True), (train_hardest_neg, 1, True),
+                                                   (train_pairwise, 2, False)])
+def test_a_last_batch_of_one_row(script, steps, notice, encoder_folder, tmp_path, capsys):
+    log = train(script, encoder_folder, write(tmp_path / "t", pair_lines(5)), tmp_path / "out", "--batch_size", "4",
+                "--epochs", "1")
+    assert len(log) == steps and all(line["loss"] > 0 for line in log)
+    assert ("would be a single pair" in capsys.readouterr().err) == notice
+
+
+def test_fewer_rows_than_a_batch_are_trained_with_a_notice(encoder_folder, tmp_path, capsys):
+    log = train(train_batch_neg, encoder_folder, write(tmp_path / "t", pair_lines(3)), tmp_path / "out", "--epochs", "2")
+    assert len(log) == 2 and all(line["loss"] > 0 for line in log)
+    assert "3 pairs, less than a batch of 64" in capsys.readouterr().err
+
+
+def test_the_schedule(encoder_folder, tmp_path, pair_file):
+    flags = ["--batch_size", "4", "--epochs", "3", "--learning_rate", "1e-3", "--logging_steps", "1"]
+    plain = train(train_batch_neg, encoder_folder, pair_file, tmp_path / "a", *flags)
+    rates = [line["learning_rate"] for line in plain]
+    assert rates == pytest.approx([1e-3 * (12 - s) / 12 for s in range(12)])
+    warm = train(train_batch_neg, encoder_folder, pair_file, tmp_path / "b", *flags, "--warmup_proportion", "0.25")
+    assert [line["learning_rate"] for line in warm] == pytest.approx(
+        [0, 1e-3 / 3, 2e-3 / 3] + [1e-3 * (12 - s) / 9 for s in range(3, 12)])
+    short = train(train_batch_neg, encoder_folder, pair_file, tmp_path / "c", *flags, "--max_steps", "5")
+    assert [line["learning_rate"] for line in short] == pytest.approx([1e-3 * (5 - s) / 5 for s in range(5)])
+
+
+def test_logged_steps(encoder_folder, tmp_path, pair_file):
+    log = train(train_batch_neg, encoder_folder, pair_file, tmp_path / "o", "--batch_size", "4", "--epochs", "6",
+                "--logging_steps", "7")
+    assert [line["step"] for line in log] == [*range(1, 11), 14, 21, 24]
+    assert set(log[0]) == {"step", "epoch", "loss", "learning_rate", "grad_norm", "pairs_per_second"}
+    assert [line["epoch"] for line in log[:9]] == [1, 1, 1, 1, 2, 2, 2, 2, 3]
+
+
+def test_a_run_is_a_function_of_its_seed(encoder_folder, tmp_path, pair_file):
+    flags = ["--batch_size", "4", "--epochs", "2"]
+    one, two, other = (train(train_batch_neg, encoder_folder, pair_file, tmp_path / name, *flags, "--seed", seed)
+                       for name, seed in (("a", "5"), ("b", "5"), ("c", "6")))
+    losses = [[line["loss"] for line in log] for log in (one, two, other)]
+    assert losses[0] == losses[1] != losses[2]
+    files = [(tmp_path / name / "latest" / "model_state.pdparams").read_bytes() for name in "ab"]
+    assert files[0] == files[1]
+
+
+def test_gradients_are_clipped_and_weights_decayed_where_they_should(encoder_folder, tmp_path, pair_file):
+    base = ["--batch_size", "16", "--epochs", "1", "--dropout", "0", "--learning_rate", "1e-3"]
+    log = train(train_batch_neg, encoder_folder, pair_file, tmp_path / "a", *base)
+    again = train(train_batch_neg, encoder_folder, pair_file, tmp_path / "b", *base, "--max_grad_norm", "1e-9")
+    assert log[0]["grad_norm"] == again[0]["grad_norm"] > 1e-4
+    train(train_batch_neg, encoder_folder, pair_file, tmp_path / "c", *base, "--weight_decay", "0.1")
+    plain, clipped, decayed = (weights(tmp_path / name) for name in "abc")
+    # AdamW takes the decay off before the step: w (1 - rate * decay); biases and norms are left alone.
+    start = {name: value for name, value in weights(tmp_path / "b").items()}  # the clipped step moved next to nothing
+    for name, value in plain.items():
+        difference = value - decayed[name]
+        expected = 0 if "bias" in name or "norm" in name else 1e-3 * 0.1 * start[name]
+        assert np.allclose(difference, expected, atol=2e-6), name
+    assert max(np.abs(clipped[name] - plain[name]).max() for name in plain) > 1e-4
+
+
+def test_dropout_reaches_encoder_and_head(encoder_folder, tmp_path, pair_file):
+    def losses(name, *flags):
+        log = train(train_batch_neg, encoder_folder, pair_file, tmp_path / name, "--batch_size", "16", "--epochs", "2",
+                    "--learning_rate", "1e-12", *flags)
+        return [line["loss"] for line in log]
+
+    same, noisy, default = losses("a", "--dropout", "0"), losses("b", "--dropout", "0.5"), losses("c")
+    assert same[0] == pytest.approx(same[1], abs=1e-5)  # the same rows twice, and nothing random
+    assert abs(noisy[0] - noisy[1]) > 1e-3 and abs(default[0] - default[1]) > 1e-4
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "ernie"])
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_any_bert_like_encoder_trains(model_type, pooling, tmp_path, pair_file, capsys):
+    encoder = make_encoder_folder(tmp_path / "e", model_type, hidden_size=24)
+    train(train_batch_neg, encoder, pair_file, tmp_path / "out", "--pooling", pooling, "--output_emb_size", "16",
+          "--epochs", "1")
+    assert "starts from random" in capsys.readouterr().err
+    state = weights(tmp_path / "out")
+    assert state["emb_reduce_linear.weight"].shape == (24, 16)
+    moved = any("pooler" in name for name in state)
+    assert moved
+
+
+def test_no_projection(encoder_folder, tmp_path, pair_file):
+    train(train_batch_neg, encoder_folder, pair_file, tmp_path / "out", "--output_emb_size", "0", "--epochs", "1")
+    assert not any(name.startswith("emb_reduce_linear") for name in weights(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("form", ["pdparams", "safetensors", "checkpoint", "with heads"])
+def test_an_encoder_starts_from_its_weights(form, encoder_folder, trained, tmp_path, pair_file, capsys):
+    folder = Path(make_encoder_folder(tmp_path / "e"))
+    state = {name.removeprefix("ptm."): value for name, value in read_state_dict(trained).items()
+             if name.startswith("ptm.")}
+    if form == "safetensors":
+        from safetensors.numpy import save_file
+
+        save_file({name: np.ascontiguousarray(value) for name, value in state.items()}, folder / "model.safetensors")
+    else:
+        named = {"pdparams": state, "checkpoint": {f"ptm.{n}": v for n, v in state.items()},
+                 "with heads": {**{f"ernie.{n}": v for n, v in state.items()}, "cls.predictions.bias": np.zeros(3)}}
+        paddle.save({n: paddle.to_tensor(v) for n, v in named[form].items()}, str(folder / "model_state.pdparams"))
+    train(train_batch_neg, str(folder), pair_file, tmp_path / "out", "--learning_rate", "1e-12", "--max_steps", "1")
+    assert "encoder weights:" in capsys.readouterr().err
+    after = weights(tmp_path / "out")
+    assert all(np.allclose(after[f"ptm.{name}"], value, atol=1e-9) for name, value in state.items())
+
+
+def test_encoder_weights_that_do_not_fit_are_refused(trained, tmp_path, pair_file, failure):
+    folder = Path(make_encoder_folder(tmp_path / "e", intermediate_size=48))
+    paddle.save({n: paddle.to_tensor(v) for n, v in read_state_dict(trained).items()},
+                str(folder / "model_state.pdparams"))
+    line = failure(train_batch_neg.main, ["--device", "cpu", "--model_name_or_path", str(folder), "--train_set_file",
+                                          pair_file, "--save_dir", str(tmp_path / "o")])
+    assert "differs in shape" in line and "[32, 64]" in line and "[32, 48]" in line
+
+
+def test_init_from_ckpt_continues_from_all_weights(encoder_folder, trained, tmp_path, pair_file):
+    train(train_hardest_neg, encoder_folder, pair_file, tmp_path / "out", "--init_from_ckpt", trained,
+          "--learning_rate", "1e-12", "--max_steps", "1")
+    before, after = read_state_dict(trained), weights(tmp_path / "out")
+    assert all(np.allclose(after[name], before[name], atol=1e-9) for name in before)
+
+
+@pytest.mark.parametrize("change, words", [
+    (["--model_name_or_path", "no-such/model"], ["no-such/model", "no such folder", "no network"]),
+    (["--model_name_or_path", "ernie-1.0"], ["ernie-1.0", "no network"]),
+    (["--batch_size", "1"], ["--batch_size 1", "2 or more"]),
+    (["--use_amp"], ["--use_amp", "--device gpu"]),
+    (["--use_amp", "False"], ["unrecognized arguments: False"]),
+    (["--init_from_ckpt", "./nope.pdparams"], ["--init_from_ckpt", "./nope.pdparams"]),
+    (["--learning_rate", "nan"], ["--learning_rate", "'nan'"]),
+    (["--dropout", "1"], ["--dropout", "'1'"]),
+    (["--max_seq_length", "500"], ["500", "80 positions"]),
+    (["--max_seq_length", "2"], ["--max_seq_length 2"]),
+    (["--save_ste", "3"], ["unrecognized arguments: --save_ste"]),
+])
+def test_bad_flags_end_in_one_line(change, words, encoder_folder, tmp_path, pair_file, failure):
+    flags = ["--device", "cpu", "--train_set_file", pair_file, "--save_dir", str(tmp_path / "out")]
+    if "--model_name_or_path" not in change:
+        flags += ["--model_name_or_path", encoder_folder]
+    line = failure(train_batch_neg.main, flags + change)
+    for word in words:
+        assert word in line
+    assert not list(tmp_path.glob("out/model_*"))
+
+
+def test_a_config_that_makes_no_encoder_is_refused(tmp_path, pair_file, failure):
+    for content, word in ((" {", "config.json"), ('{"model_type": "gpt"}', "GPTModel is no BERT-like"), ("{}", "model_type")):
+        folder = Path(make_encoder_folder(tmp_path / "e"))
+        write(folder / "config.json", content)
+        line = failure(train_batch_neg.main, ["--device", "cpu", "--model_name_or_path", str(folder), "--save_dir",
+                                              str(tmp_path / "o"), "--train_set_file", pair_file])
+        assert word in line
+
+
+def test_a_second_run_is_told_who_owns_the_folder(encoder_folder, tmp_path, pair_file, failure):
+    from files import own_folder
+
+    with own_folder(tmp_path / "out"):
+        line = failure(train_batch_neg.main, ["--device", "cpu", "--model_name_or_path", encoder_folder, "--save_dir",
+                                              str(tmp_path / "out"), "--train_set_file", pair_file])
+    assert "in use by pid" in line
+    train(train_batch_neg, encoder_folder, pair_file, tmp_path / "out", "--max_steps", "1")
+
+
+def test_a_run_over_an_earlier_one_says_so(encoder_folder, tmp_path, pair_file, capsys):
+    for _ in range(2):
+        log = train(train_batch_neg, encoder_folder, pair_file, tmp_path / "out", "--max_steps", "2")
+        assert [line["step"] for line in log] == [1, 2]
+    assert "holds checkpoints of an earlier run (model_2)" in capsys.readouterr().err
+
+
+def test_visualdl_gets_scalars(encoder_folder, tmp_path, pair_file):
+    from visualdl import LogReader
+
+    log = train(train_batch_neg, encoder_folder, pair_file, tmp_path / "out", "--max_steps", "3", "--visualdl_dir",
+                str(tmp_path / "vdl"))
+    (path,) = (tmp_path / "vdl").iterdir()
+    values = [record.value for record in LogReader(file_path=str(path)).get_data("scalar", "train/loss")]
+    assert values == pytest.approx([line["loss"] for line in log], rel=1e-5)
+
+
+def test_drawn_negatives_are_no_known_targets(tmp_path):
+    rows = "".join(f"q{i % 5}\tt{i}\n" for i in range(25)) + "mined\ttm\tn1\tn2\n"
+    data = read_train_set(write(tmp_path / "t", rows))
+    for step in range(30):
+        drawn = draw_negatives(data, np.arange(26), seed=1, step=step)
+        assert all(len(d) == 1 and d[0] not in data.positives[int(s)] for d, s in zip(drawn, data.sources))
+        assert data.texts[drawn[25][0]] in ("n1", "n2")
+    assert draw_negatives(data, np.arange(26), 1, 3) != draw_negatives(data, np.arange(26), 1, 4)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+def test_ranks_share_a_batch_without_overlap(tmp_path, ranks):
+    data = read_train_set(write(tmp_path / "t", "".join(f"s{i}\tt{i}" + "\tn" * (i % 3) + "\n" for i in range(9))))
+    rows = np.array([8, 1, 5, 3, 2])
+    negatives = [data.negatives[row] for row in rows]
+    batch = make_batch(data, rows, negatives, ranks)
+    assert len(batch.texts) == ranks
+    flat = [text for texts in batch.texts for text in texts]
+    assert [data.texts[flat[i]] for i in batch.sources] == ["s8", "s1", "s5", "s3", "s2"]
+    assert [data.texts[flat[i]] for i in batch.columns[:5]] == ["t8", "t1", "t5", "t3", "t2"]
+    assert len(batch.columns) == 5 + sum(map(len, negatives)) == len(flat) - 5
+    assert batch.not_negative.shape == (5, len(batch.columns)) and not batch.not_negative.any()
+
+
+@pytest.mark.parametrize("script", ["train_batch_neg.py", "train_hardest_neg.py", "train_pairwise.py"])
+def test_two_ranks_take_the_steps_of_one(script, encoder_folder, tmp_path):
+    """Loss and gradient norm of each step agree; 7 rows make shares of 4 and 3, and a last batch of 3."""
+    rows = "".join(line + ("\t一句不相干的话\n" if i % 2 else "\n") for i, line in enumerate(pair_lines(7).splitlines()))
+    pairs = write(tmp_path / "t.tsv", rows)
+    flags = ["--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file", pairs, "--epochs", "2",
+             "--dropout", "0", "--learning_rate", "1e-4", "--max_seq_length", "32"]
+    one = run_process("python", script, *flags, "--save_dir", str(tmp_path / "one"), "--batch_size", "4")
+    assert one.returncode == 0, one.stderr
+    two = launch(2, script, *flags, "--save_dir", str(tmp_path / "two"), "--batch_size", "2", cwd=tmp_path)
+    assert two.returncode == 0, two.stdout
+    logs = [read_log(tmp_path / name) for name in ("one", "two")]
+    assert len(logs[0]) == len(logs[1]) == 4
+    for a, b in zip(*logs):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
+        assert a["learning_rate"] == b["learning_rate"]
+    first, second = (weights(tmp_path / name) for name in ("one", "two"))
+    assert max(np.abs(first[name] - second[name]).max() for name in first) < 1e-5
+
+
+def test_more_ranks_than_rows(encoder_folder, tmp_path):
+    """Two rows on three ranks: one encodes nothing, and still takes part in every collective."""
+    pairs = write(tmp_path / "t.tsv", pair_lines(2))
+    result = launch(3, "train_batch_neg.py", "--device", "cpu", "--model_name_or_path", encoder_folder, "--epochs", "2",
+                    "--train_set_file", pairs, "--save_dir", str(tmp_path / "out"), cwd=tmp_path)
+    assert result.returncode == 0, result.stdout
+    assert len(read_log(tmp_path / "out")) == 2
+
+
+def test_a_bad_line_ends_all_ranks_and_is_read_once(encoder_folder, tmp_path):
+    pairs = write(tmp_path / "bad.tsv", pair_lines(7) + "one column\n")
+    result = launch(2, "train_batch_neg.py", "--device", "cpu", "--model_name_or_path", encoder_folder,
+                    "--train_set_file", pairs, "--save_dir", str(tmp_path / "out"), cwd=tmp_path)
+    console = result.stdout + result.stderr
+    assert result.returncode != 0
+    assert console.count("bad.tsv: line 8: 1 column") == 1, console
+    assert not (tmp_path / "out").exists()
+
+
+def test_rank_and_world_size_come_from_the_launcher(monkeypatch):
+    assert (cli.rank(), cli.world_size()) == (0, 1)
+    monkeypatch.setenv("PADDLE_TRAINER_ID", "2")
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "4")
+    assert (cli.rank(), cli.world_size()) == (2, 4)
