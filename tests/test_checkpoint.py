@@ -118,9 +118,8 @@ def test_a_reference_form_file_needs_its_encoder_named(trained, tmp_path, failur
     path = bare_copy(trained, tmp_path)
     assert "--model_name_or_path" in failure(predict.main, flags(path, "--text_pair_file", pair_file))
     assert predict.main(flags(path, "--text_pair_file", pair_file, "--model_name_or_path", encoder_folder)) == 0
-    bare = capsys.readouterr().out
-    assert predict.main(flags(trained, "--text_pair_file", pair_file)) == 0
-    assert capsys.readouterr().out == bare
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 16 and "[CLS] pooling" in err
 
 
 @pytest.mark.parametrize("change, words", [

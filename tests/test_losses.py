@@ -1,0 +1,129 @@
+"""Each loss and its gradient against an independent float64 NumPy form."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+import pytest
+
+from data import known_positives
+from model import SemanticIndexBatchNeg, SemanticIndexHardestNeg, SemanticIndexPairwise
+
+MARGIN, SCALE = 0.2, 30.0
+
+
+def stub():
+    layer = paddle.nn.Layer()
+    layer.config = SimpleNamespace(hidden_size=8, hidden_dropout_prob=0.0)
+    return layer
+
+
+def batch_neg(q, t, mask):
+    rows = []
+    for i in range(len(q)):
+        logits = [SCALE * (q[i] @ t[j] - MARGIN * (i == j)) for j in range(len(t)) if j == i or not mask[i, j]]
+        rows.append(math.log(sum(math.exp(x - max(logits)) for x in logits)) + max(logits)
+                    - SCALE * (q[i] @ t[i] - MARGIN))
+    return sum(rows) / len(rows)
+
+
+def hardest_neg(q, t, mask):
+    rows = []
+    for i in range(len(q)):
+        others = [q[i] @ t[j] for j in range(len(t)) if j != i and not mask[i, j]]
+        rows.append(max(0.0, MARGIN - q[i] @ t[i] + max(others)) if others else 0.0)
+    return sum(rows) / len(rows)
+
+
+def pairwise(q, t, mask):
+    size = len(q)
+    rows = [0.0 if mask[i, size + i] else max(0.0, MARGIN - q[i] @ t[i] + q[i] @ t[size + i]) for i in range(size)]
+    return sum(rows) / size
+
+
+def slope(function, q, t, mask, step=1e-6):
+    """Central differences of the NumPy loss in each number of q and t."""
+    gradients = []
+    for array in (q, t):
+        gradient = np.zeros_like(array)
+        for place in np.ndindex(array.shape):
+            kept = array[place]
+            values = []
+            for moved in (kept + step, kept - step):
+                array[place] = moved
+                values.append(function(q, t, mask))
+            array[place] = kept
+            gradient[place] = (values[0] - values[1]) / (2 * step)
+        gradients.append(gradient)
+    return gradients
+
+
+def ours(model, q, t, mask):
+    q, t = (paddle.to_tensor(x.astype("float32"), stop_gradient=False) for x in (q, t))
+    loss = model.loss(q, t, paddle.to_tensor(mask))
+    loss.backward()
+    return float(loss), q.grad.numpy(), t.grad.numpy()
+
+
+def unit(rng, count):
+    x = rng.normal(size=(count, 8))
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+CASES = [
+    (SemanticIndexBatchNeg(stub(), margin=MARGIN, scale=SCALE), batch_neg),
+    (SemanticIndexHardestNeg(stub(), margin=MARGIN), hardest_neg),
+    (SemanticIndexPairwise(stub(), margin=MARGIN), pairwise),
+]
+
+
+@pytest.mark.parametrize("model, oracle", CASES)
+@pytest.mark.parametrize("seed", range(4))
+def test_loss_and_gradient_equal_the_formula(model, oracle, seed):
+    rng = np.random.default_rng(seed)
+    columns = 10 if oracle is pairwise else 5 + 2 * seed
+    q, t = unit(rng, 5), unit(rng, columns)
+    t[3] = t[1]  # a duplicate in the batch
+    mask = rng.random((5, columns)) < 0.3
+    mask[1, 3] = mask[3, 1] = True
+    mask[4] = seed == 3  # a row with nothing left
+    np.fill_diagonal(mask, False)
+    value, q_gradient, t_gradient = ours(model, q, t, mask)
+    assert value == pytest.approx(oracle(q, t, mask), rel=2e-5)
+    for got, right in zip((q_gradient, t_gradient), slope(oracle, q, t, mask)):
+        assert np.allclose(got, right, atol=1e-4)
+
+
+def test_hardest_neg_learns_from_the_rows_that_it_gets_wrong():
+    rng = np.random.default_rng(0)
+    q = unit(rng, 4)
+    t = np.roll(q, 1, axis=0)  # every row's best column is another row's target
+    _, q_gradient, _ = ours(CASES[1][0], q, t, np.zeros((4, 4), bool))
+    assert (np.linalg.norm(q_gradient, axis=1) > 0.1).all()
+    assert (np.einsum("nd,nd->n", q_gradient, t) < 0).all()  # a step against the gradient pulls the positive closer
+
+
+@pytest.mark.parametrize("model, oracle", CASES[:2])
+def test_a_batch_of_equal_targets_has_no_gradient(model, oracle):
+    q = unit(np.random.default_rng(0), 4)
+    value, q_gradient, t_gradient = ours(model, q, np.repeat(q[:1], 4, axis=0), ~np.eye(4, dtype=bool))
+    assert value == pytest.approx(0, abs=1e-6)
+    assert np.abs(q_gradient).max() < 1e-6 and np.abs(t_gradient).max() < 1e-6
+
+
+@pytest.mark.parametrize("negatives, loss", [(1, 6.0025), (3, 7.0994), (7, 7.9463)])
+def test_equal_vectors_cost_what_the_columns_count(negatives, loss):
+    same = np.repeat(unit(np.random.default_rng(0), 1), negatives + 1, axis=0)
+    mask = np.zeros((negatives + 1,) * 2, bool)
+    assert ours(CASES[0][0], same, same, mask)[0] == pytest.approx(loss, abs=1e-4)
+    assert ours(CASES[1][0], same, same, mask)[0] == pytest.approx(0.2, abs=1e-6)
+
+
+def test_known_positives_go_by_text():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        positives = {s: set(rng.integers(0, 8, 3).tolist()) for s in range(5)}
+        sources, columns = rng.integers(0, 5, 6), rng.integers(0, 8, 9)
+        right = [[columns[j] in positives[sources[i]] and i != j for j in range(9)] for i in range(6)]
+        assert known_positives(sources, columns, positives).tolist() == right

@@ -1,0 +1,172 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SOURCES, TARGETS, launch, write
+
+import predict
+import recall
+from ann_util import FlatIndex, HnswIndex, TextIndex, share_of_exact
+
+
+def run(trained, pair, corpus, out, *flags: str) -> list[list[str]]:
+    assert recall.main(flags_of(trained, pair, corpus, out, *flags)) == 0
+    return [line.split("\t") for line in (Path(out) / "recall_result.txt").read_text().splitlines()]
+
+
+def flags_of(trained, pair, corpus, out, *flags: str) -> list[str]:
+    return ["--device", "cpu", "--params_path", trained, "--similar_text_pair", pair, "--corpus_file", corpus,
+            "--recall_result_dir", str(out), "--max_seq_length", "32", "--hnsw_m", "16", *flags]
+
+
+def vectors_of(trained, texts, tmp_path) -> np.ndarray:
+    out = tmp_path / "v.npy"
+    assert predict.main(["--device", "cpu", "--params_path", trained, "--max_seq_length", "32", "--text_file",
+                         write(tmp_path / "texts", "".join(f"{t}\n" for t in texts)), "--output_embeddings",
+                         str(out)]) == 0
+    return np.load(out)
+
+
+@pytest.mark.parametrize("engine", ["flat", "hnsw"])
+def test_recall_equals_a_plain_numpy_search(trained, pair_file, corpus_file, tmp_path, engine):
+    rows = run(trained, pair_file, corpus_file, tmp_path / "out", "--recall_num", "7", "--ann_engine", engine)
+    texts = TARGETS + SOURCES[8:]
+    corpus, queries = vectors_of(trained, texts, tmp_path), vectors_of(trained, SOURCES, tmp_path)
+    assert corpus.dtype == np.float32 and np.allclose(np.linalg.norm(corpus, axis=1), 1, atol=1e-6)
+    expected = []
+    for source, query in zip(SOURCES, queries):
+        order = np.argsort(-(corpus @ query), kind="stable")
+        expected += [(source, texts[i], float(corpus[i] @ query)) for i in order if texts[i] != source][: 7]
+    expected = [row for i in range(16) for row in expected[7 * i : 7 * i + 7]]
+    assert [row[0] for row in rows] == [row[0] for row in expected]
+    assert [float(row[2]) for row in rows] == pytest.approx([row[2] for row in expected], abs=2e-6)
+    assert sum(row[1] == right[1] for row, right in zip(rows, expected)) > 0.95 * len(rows)
+
+
+def test_the_source_takes_no_place(trained, tmp_path):
+    corpus = write(tmp_path / "c", "密码\n快递\n空调\n快递\n")
+    pairs = write(tmp_path / "p", "快递\t密码\n快递\t空调\n机票\t密码\n")
+    rows = run(trained, pairs, corpus, tmp_path / "out", "--recall_num", "2")
+    assert [row[0] for row in rows] == ["快递", "快递", "快递", "快递", "机票", "机票"]
+    assert {row[1] for row in rows[:2]} == {"密码", "空调"}
+    kept = run(trained, pairs, corpus, tmp_path / "out", "--recall_num", "2", "--keep_self")
+    assert kept[0][1:] == ["快递", "1.000000"] and len(kept) == 6
+
+
+def test_texts_that_the_encoder_cannot_tell_apart_keep_corpus_order(trained, tmp_path):
+    emoji = [chr(0x1F600 + i) for i in range(40)]
+    corpus = write(tmp_path / "c", "".join(f"{e}\n" for e in emoji))
+    for engine in ("flat", "hnsw"):
+        rows = run(trained, write(tmp_path / "p", "🚀\t😀\n"), corpus, tmp_path / "out", "--recall_num", "5",
+                   "--ann_engine", engine)
+        assert [row[1] for row in rows] == emoji[:5] and {row[2] for row in rows} == {"1.000000"}
+
+
+def test_notices_of_what_limits_the_result(trained, tmp_path, capsys):
+    rows = run(trained, write(tmp_path / "p", "甲\t乙\n丙\t没有\n"), write(tmp_path / "c", "乙\n丁\n乙\n"), tmp_path / "out")
+    err = capsys.readouterr().err
+    assert len(rows) == 4
+    for words in ("1 of 2 targets are not in the corpus (line 2)", "2 different texts", "1 of 3 lines repeat"):
+        assert words in err
+
+
+def test_a_saved_index_is_used_again_and_only_for_the_same_things(trained, pair_file, corpus_file, tmp_path, failure,
+                                                                  capsys):
+    index = ["--index_dir", str(tmp_path / "ix")]
+    first = run(trained, pair_file, corpus_file, tmp_path / "a", *index)
+    capsys.readouterr()
+    assert run(trained, pair_file, corpus_file, tmp_path / "b", *index) == first
+    assert capsys.readouterr().err.count("used again") == 2
+    other = write(tmp_path / "other", "别的\n")
+    for change, words in (((trained, pair_file, other), ["corpus"]),
+                          ((trained, pair_file, corpus_file, "--max_seq_length", "16"), ["32", "16"]),
+                          ((trained, pair_file, corpus_file, "--hnsw_m", "8"), ["16", "8"])):
+        line = failure(recall.main, flags_of(*change[:3], tmp_path / "c", *index, *change[3:]))
+        assert all(word in line for word in [str(tmp_path / "ix"), *words])
+    assert not (tmp_path / "c" / "recall_result.txt").exists()
+    # Without --index_dir the folder is the program's own, and is built again with a notice.
+    run(trained, pair_file, corpus_file, tmp_path / "own")
+    run(trained, pair_file, other, tmp_path / "own")
+    assert "is built again" in capsys.readouterr().err
+
+
+def test_an_index_of_another_checkpoint_is_refused(trained, encoder_folder, pair_file, corpus_file, tmp_path, failure):
+    import train_batch_neg
+
+    assert train_batch_neg.main(["--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file", pair_file,
+                                 "--save_dir", str(tmp_path / "m"), "--max_steps", "1", "--output_emb_size", "128"]) == 0
+    run(trained, pair_file, corpus_file, tmp_path / "a", "--index_dir", str(tmp_path / "ix"))
+    line = failure(recall.main, flags_of(str(tmp_path / "m" / "latest"), pair_file, corpus_file, tmp_path / "b",
+                                         "--index_dir", str(tmp_path / "ix")))
+    assert "checkpoint" in line and "256" in line and "128" in line
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "hnsw.bin", "manifest.json"])
+def test_a_damaged_index_is_refused(trained, pair_file, corpus_file, tmp_path, failure, name):
+    index = tmp_path / "ix"
+    run(trained, pair_file, corpus_file, tmp_path / "a", "--index_dir", str(index))
+    raw = bytearray((index / name).read_bytes())
+    for damage in (raw[: len(raw) // 2], raw[:-9] + b"\xff" + raw[-8:]):
+        (index / name).write_bytes(damage)
+        line = failure(recall.main, flags_of(trained, pair_file, corpus_file, tmp_path / "b", "--index_dir", str(index)))
+        assert name in line
+    (index / name).write_bytes(raw)
+    run(trained, pair_file, corpus_file, tmp_path / "b", "--index_dir", str(index))
+
+
+@pytest.mark.parametrize("limit", [100, 4096, 20_000])
+def test_a_full_disk_leaves_nothing_half_written(trained, pair_file, corpus_file, tmp_path, failure, file_size_limit,
+                                                 limit):
+    with file_size_limit(limit):
+        line = failure(recall.main, flags_of(trained, pair_file, corpus_file, tmp_path / "out"))
+    assert "cannot write" in line and "free some space" in line
+    assert not list(tmp_path.rglob("*.tmp")) and not (tmp_path / "out" / "recall_result.txt").exists()
+    run(trained, pair_file, corpus_file, tmp_path / "out")
+
+
+def test_two_ranks_recall_what_one_does(trained, pair_file, corpus_file, tmp_path):
+    one = run(trained, pair_file, corpus_file, tmp_path / "one", "--recall_num", "5", "--batch_size", "4")
+    result = launch(2, "recall.py", *flags_of(trained, pair_file, corpus_file, tmp_path / "two", "--recall_num", "5",
+                                              "--batch_size", "4"), cwd=tmp_path)
+    assert result.returncode == 0, result.stdout
+    two = [line.split("\t") for line in (tmp_path / "two" / "recall_result.txt").read_text().splitlines()]
+    vectors = [np.load(tmp_path / name / "index" / "vectors.npy") for name in ("one", "two")]
+    assert np.abs(vectors[0] - vectors[1]).max() < 1e-6
+    assert [row[:2] for row in one] == [row[:2] for row in two]
+
+
+@pytest.mark.parametrize("count, k", [(1, 1), (3, 3), (1000, 10), (40_000, 50)])
+def test_flat_search_against_numpy(count, k):
+    rng = np.random.default_rng(count)
+    vectors = rng.normal(size=(count, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[count // 2 :: 7] = vectors[0]  # many equal vectors
+    queries = vectors[: min(count, 20)]
+    index = TextIndex(vectors)
+    ids, cosines = index.search(FlatIndex(index.different), queries, k)
+    scores = np.array([[np.einsum("d,d->", q, v) for v in vectors] for q in queries[:3]])
+    order = np.lexsort((np.broadcast_to(np.arange(count), scores.shape), -scores), axis=1)[:, :k]
+    assert np.array_equal(np.take_along_axis(scores, ids[:3], 1), np.take_along_axis(scores, order, 1))
+    assert (np.diff(cosines, axis=1) <= 0).all() and np.abs(cosines).max() <= 1
+    assert all(a < b for row, c in zip(ids, cosines) for a, b, x, y in zip(row, row[1:], c, c[1:]) if x == y)
+
+
+def test_hnsw_finds_nearly_all_and_tells_its_share(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(3000, 32)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = TextIndex(vectors)
+    graph = HnswIndex(32, 16, 100).build(index.different)
+    assert share_of_exact(index, graph, vectors[:50], 10) > 0.95
+    graph.save(tmp_path / "g.bin")
+    again = HnswIndex(32, 16, 100).load(tmp_path / "g.bin", 3000)
+    assert np.array_equal(index.search(graph, vectors[:9], 10)[0], index.search(again, vectors[:9], 10)[0])
+
+
+def test_manifest_names_what_an_index_is_made_from(trained, pair_file, corpus_file, tmp_path):
+    run(trained, pair_file, corpus_file, tmp_path / "o")
+    manifest = json.loads((tmp_path / "o" / "index" / "manifest.json").read_text())
+    assert set(manifest["vectors"]) == {"checkpoint", "corpus", "max_seq_length", "dimension", "metric"}
+    assert manifest["graph"] == {"engine": "hnsw", "hnsw_m": 16, "hnsw_ef": 100}
+    assert set(manifest["files"]) == {"vectors.npy", "text_of_line.npy", "hnsw.bin"}
