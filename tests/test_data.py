@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 from conftest import PROJECT, SHARED_DATA, make_encoder_folder, write
 
-from data import Tokenizer, epoch_batches, pad_batch, read_corpus, read_lines, read_pairs, read_text_pairs, read_train_set
+from data import (
+    Tokenizer,
+    epoch_batches,
+    pad_batch,
+    read_corpus,
+    read_lines,
+    read_pairs,
+    read_text_pairs,
+    read_train_set,
+)
 from files import UserError
 
 

@@ -1,0 +1,210 @@
+"""The command line as people use it: the published commands word for word, the README's, bad input, the wrappers."""
+
+import re
+import shlex
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from conftest import PROJECT, SHARED_DATA, SOURCES, TARGETS, launch, pair_lines, run_process, write
+
+import evaluate
+import predict
+import recall
+import train_batch_neg
+
+SCRIPTS = ["train_batch_neg.py", "train_hardest_neg.py", "train_pairwise.py", "recall.py", "evaluate.py", "predict.py"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A working folder with a user's files under the names of the published commands."""
+    write(tmp_path / "semantic_pair_train.tsv", pair_lines())
+    write(tmp_path / "semantic_similar_pair.tsv", pair_lines(6))
+    write(tmp_path / "corpus_file", "".join(f"{text}\n" for text in TARGETS + SOURCES[6:]))
+    for script in SCRIPTS:  # the commands name scripts by their bare names
+        (tmp_path / script).symlink_to(PROJECT / script)
+    (tmp_path / "configs").symlink_to(PROJECT / "configs")
+    return tmp_path
+
+
+def readme_commands(name: str) -> list[str]:
+    text = (PROJECT / name).read_text(encoding="utf-8")
+    return [line for block in re.findall(r"```bash\n(.*?)```", text, re.S) for line in block.splitlines() if line]
+
+
+def test_the_readme_s_commands_run_in_order(folder):
+    commands = readme_commands("README.md")
+    assert len(commands) == 5
+    for command in commands:
+        result = run_process(*shlex.split(command), cwd=folder)
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    assert np.load(folder / "vectors.npy").shape == (26, 256)
+    rows = (folder / "recall_result_dir" / "recall_result.txt").read_text().splitlines()
+    assert len(rows) == 6 * 26 - sum(source in SOURCES[6:] for source in SOURCES[:6])
+
+
+def test_both_readmes_show_the_same_commands():
+    assert readme_commands("README.md") == readme_commands("README_zh.md")
+
+
+@pytest.mark.parametrize("script", ["train_batch_neg.py", "train_hardest_neg.py"])
+def test_the_published_training_command(folder, script):
+    result = launch(1, script, *shlex.split(
+        "--device cpu --save_dir ./checkpoints/ --batch_size 64 --learning_rate 5E-5 --epochs 3 --output_emb_size 256 "
+        "--save_steps 500 --max_seq_length 64 --margin 0.2 --train_set_file semantic_pair_train.tsv "
+        "--model_name_or_path configs/ernie_tiny"), cwd=folder)
+    assert result.returncode == 0, result.stdout
+    assert (folder / "checkpoints" / "model_3" / "model_state.pdparams").is_file()
+
+
+def test_the_published_prediction_command_on_two_ranks(folder, trained):
+    flags = shlex.split(f"--device cpu --params_path {trained} --batch_size 128 --max_seq_length 64 "
+                        "--text_pair_file semantic_similar_pair.tsv")
+    one = run_process("python", "predict.py", *flags, cwd=folder)
+    two = launch(2, "predict.py", *flags, cwd=folder)
+    assert one.returncode == two.returncode == 0, one.stderr + two.stdout
+    numbers = [float(line) for line in one.stdout.splitlines()]
+    got = [float(line) for line in two.stdout.splitlines() if re.fullmatch(r"-?\d\.\d{6}", line)]
+    assert len(numbers) == 6 and got == pytest.approx(numbers, abs=1e-5)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_answers_without_importing_paddle(script):
+    code = f"import sys, {script[:-3]} as s; c = s.main(['--help']); sys.exit(c or ('paddle' in sys.modules) * 9)"
+    result = run_process("python", "-c", code)
+    assert result.returncode == 0 and "--" in result.stdout
+
+
+@pytest.mark.parametrize("spelling", ["--similar_text_pair", "--similar_text_pair_file", "--similar_pair_file"])
+def test_the_three_spellings(folder, trained, spelling):
+    pairs = str(folder / "semantic_similar_pair.tsv")
+    assert recall.main(["--device", "cpu", "--params_path", trained, spelling, pairs, "--corpus_file",
+                        str(folder / "corpus_file"), "--recall_result_dir", str(folder / "o")]) == 0
+    assert evaluate.main([spelling, pairs, "--recall_result_file", str(folder / "o" / "recall_result.txt")]) == 0
+
+
+def test_predict_reports_labels_and_writes_files(trained, tmp_path, capsys):
+    pairs = write(tmp_path / "p.tsv", "".join(f"{s}\t{t}\t{i % 2}\n" for i, (s, t) in enumerate(zip(SOURCES, TARGETS))))
+    flags = ["--device", "cpu", "--params_path", trained, "--text_pair_file", pairs]
+    assert predict.main(flags) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 16 and "Spearman" in err and "AUC" in err
+    assert predict.main([*flags, "--output_file", str(tmp_path / "o.tsv")]) == 0
+    rows = [line.split("\t") for line in (tmp_path / "o.tsv").read_text().splitlines()]
+    assert [row[2] for row in rows] == out.splitlines() and rows[3][:2] == [SOURCES[3], TARGETS[3]]
+
+
+@pytest.mark.parametrize("flags, words", [
+    ([], ["--text_pair_file", "--text_file"]),
+    (["--text_file", "{texts}"], ["--output_embeddings"]),
+    (["--text_pair_file", "{pairs}", "--pad_to_max_seq_len", "False"], ["unrecognized arguments"]),
+    (["--text_pair_file", "{pairs}", "--output_file", "/no/such/folder/o"], ["/no/such/folder/o"]),
+    (["--text_pair_file", "{pairs}", "--batch_size", "0"], ["--batch_size", "'0'"]),
+])
+def test_bad_flags_of_predict(trained, tmp_path, pair_file, failure, flags, words):
+    texts = write(tmp_path / "texts", "a\n")
+    flags = [flag.format(texts=texts, pairs=pair_file) for flag in flags]
+    line = failure(predict.main, ["--device", "cpu", "--params_path", trained, *flags])
+    assert all(word in line for word in words)
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--hnsw_m", "1"], ["--hnsw_m", "1"]), (["--recall_result_file", "a/b"], ["'a/b'"]),
+    (["--corpus_file", "nope"], ["--corpus_file", "'nope'"]), (["--keep_self", "False"], ["unrecognized"]),
+    (["--recall_result_dir", "/proc/no"], ["/proc/no"]), (["--output_emb_size", "128"], ["128", "256"]),
+    (["--device", "tpu"], ["--device", "tpu"]),
+])
+def test_bad_flags_of_recall(trained, pair_file, corpus_file, tmp_path, failure, flags, words):
+    base = ["--device", "cpu", "--params_path", trained, "--similar_text_pair", pair_file, "--corpus_file", corpus_file,
+            "--recall_result_dir", str(tmp_path / "o")]
+    line = failure(recall.main, base + flags)
+    assert all(word in line for word in words)
+
+
+@pytest.mark.parametrize("content", [b"", b"one column\n", b"a\tb\tc\n", b"a\tb\xff\n", b"a\tb\n\nc\td\n"])
+def test_bad_pair_files_of_recall(trained, corpus_file, tmp_path, failure, content):
+    (tmp_path / "bad.tsv").write_bytes(content)
+    line = failure(recall.main, ["--device", "cpu", "--params_path", trained, "--similar_text_pair",
+                                 str(tmp_path / "bad.tsv"), "--corpus_file", corpus_file, "--recall_result_dir",
+                                 str(tmp_path / "o")])
+    assert "bad.tsv" in line and not (tmp_path / "o").exists()
+
+
+def test_crlf_files_give_what_lf_files_give(trained, tmp_path, capsys):
+    flags = ["--device", "cpu", "--params_path", trained, "--text_pair_file"]
+    assert predict.main([*flags, write(tmp_path / "lf", pair_lines(4))]) == 0
+    plain = capsys.readouterr().out
+    assert predict.main([*flags, write(tmp_path / "crlf", pair_lines(4).replace("\n", "\r\n"))]) == 0
+    assert capsys.readouterr().out == plain
+
+
+def test_wrappers_pass_flags_and_exit_codes_on(folder):
+    scripts = PROJECT / "scripts"
+    small = ["--max_steps", "2", "--batch_size", "4"]
+    for command, environment, code in (
+            (["run_train.sh", *small], {"MODEL": "configs/ernie_tiny"}, 0),
+            (["run_recall.sh", "--recall_num", "3"], {}, 0), (["run_evaluate.sh"], {}, 0),
+            (["run_predict.sh"], {"TEXT_PAIR_FILE": "semantic_similar_pair.tsv"}, 0),
+            (["run_train.sh"], {"TRAIN_SET_FILE": "nope"}, 2), (["run_train.sh", "--nope"], {"PROCESSES": "2"}, 2)):
+        result = run_process("bash", str(scripts / command[0]), *command[1:], cwd=folder, DEVICE="cpu", **environment)
+        assert result.returncode == code, f"{command}\n{result.stdout}\n{result.stderr}"
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+def test_the_quickstart_in_a_small_form(tmp_path):
+    out = tmp_path / "quickstart"
+    result = run_process("bash", "scripts/compare_strategies.sh", str(make_sample(tmp_path)), str(out), "--max_steps", "3",
+                         timeout=400)
+    assert result.returncode == 0, result.stdout + result.stderr
+    table = result.stdout[result.stdout.index("| Strategy | Recall@10 | Recall@50 |"):].splitlines()
+    assert [line.split(" | ")[0] for line in table[2:5]] == ["| Baseline", "| BatchNeg", "| HardestNeg"]
+    assert (out / "recall.png").read_bytes().startswith(b"\x89PNG")
+
+
+def make_sample(tmp_path):
+    folder = tmp_path / "data"
+    result = run_process("python", "scripts/make_sample_data.py", "--output_dir", str(folder), "--train_pairs", "2000",
+                         "--eval_pairs", "100", "--corpus_texts", "2000")
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def test_the_sample_data(tmp_path):
+    for name in "ab":
+        subprocess.run(["python", PROJECT / "scripts" / "make_sample_data.py", "--output_dir", tmp_path / name], check=True,
+                       capture_output=True)
+    read = {path.name: path.read_text().splitlines() for path in (tmp_path / "a").iterdir()}
+    assert all((tmp_path / "b" / name).read_text().splitlines() == lines for name, lines in read.items())
+    train, pairs, corpus = (read[name] for name in ("semantic_pair_train.tsv", "semantic_similar_pair.tsv", "corpus_file"))
+    assert (len(train), len(pairs), len(corpus)) == (20_000, 1000, 20_000) and len(set(corpus)) == 20_000
+    seen = {text for line in train for text in line.split("\t")}
+    assert not any(set(line.split("\t")) & seen for line in pairs)
+    assert {line.split("\t")[1] for line in pairs} <= set(corpus)
+    assert len({line.split("\t")[0] for line in pairs}) < len(pairs)  # some sources have several targets
+
+
+def test_batch_neg_learns_from_real_pairs(tmp_path, capsys):
+    """From random weights, on a slice: far above the same encoder untrained."""
+    if not (SHARED_DATA / "semantic_pair_train.tsv").is_file():
+        pytest.skip("the benchmark data is not beside the project")
+    lines = (SHARED_DATA / "semantic_pair_train.tsv").read_text(encoding="utf-8").split("\n")[:6400]
+    train = write(tmp_path / "train", "\n".join(lines[:6000]) + "\n")
+    pairs = write(tmp_path / "pairs", "\n".join(lines[6000:]) + "\n")
+    texts = dict.fromkeys(text for line in lines for text in line.split("\t"))
+    corpus = write(tmp_path / "corpus", "".join(f"{text}\n" for text in texts))
+    recalls = []
+    for name, steps in (("untrained", ["--max_steps", "1", "--learning_rate", "1e-12"]),
+                        ("trained", ["--epochs", "2", "--learning_rate", "1e-3"])):
+        out = str(tmp_path / name)
+        assert train_batch_neg.main(["--device", "cpu", "--model_name_or_path", str(PROJECT / "configs" / "ernie_tiny"),
+                                     "--train_set_file", train, "--save_dir", out, "--pooling", "mean", "--batch_size",
+                                     "128", "--max_seq_length", "48", "--warmup_proportion", "0.1", *steps]) == 0
+        flags = ["--device", "cpu", "--params_path", f"{out}/latest", "--max_seq_length", "48", "--corpus_file", corpus,
+                 "--similar_text_pair", pairs, "--recall_result_dir", out, "--ann_engine", "flat"]
+        assert recall.main(flags) == 0
+        capsys.readouterr()
+        assert evaluate.main(["--similar_text_pair", pairs, "--recall_result_file", f"{out}/recall_result.txt"]) == 0
+        recalls.append(float(capsys.readouterr().out.split("\t")[0]))
+    assert recalls[1] > recalls[0] + 10, recalls
