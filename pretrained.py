@@ -49,7 +49,7 @@ def open_encoder(name_or_path: str, max_seq_length: int, dropout: float | None =
         raise UserError(f"{name_or_path}: PaddleNLP can't build the encoder of its config ({error}); mend the config "
                         f"or name another encoder") from error
     if not hasattr(encoder, "pooler"):
-        raise UserError(f"{name_or_path}: {type(encoder).__name__} is no BERT-like encoder (it has no pooler); name one "
+        raise UserError(f"{name_or_path}: {type(encoder).__name__} is no BERT-like encoder (no pooler); name one "
                         f"such as ernie, bert or roberta")
     return encoder, tokenizer
 
