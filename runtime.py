@@ -101,7 +101,8 @@ def gather_rows(rows, counts: list[int]):
 
     # A collective wants the same shape from all ranks: pad to the longest, cut after.
     padded = paddle.zeros([max(counts), *rows.shape[1:]], dtype=rows.dtype)
-    padded[: counts[rank()]] = rows[: counts[rank()]]
+    if counts[rank()]:
+        padded[: counts[rank()]] = rows[: counts[rank()]]
     parts: list = []
     paddle.distributed.all_gather(parts, padded)
     return paddle.concat([part[:count] for part, count in zip(parts, counts)])

@@ -298,8 +298,6 @@ def test_two_ranks_take_the_steps_of_one(script, encoder_folder, tmp_path):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
         assert a["learning_rate"] == b["learning_rate"]
-    first, second = (weights(tmp_path / name) for name in ("one", "two"))
-    assert max(np.abs(first[name] - second[name]).max() for name in first) < 1e-5
 
 
 def test_more_ranks_than_rows(encoder_folder, tmp_path):
