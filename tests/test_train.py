@@ -297,7 +297,7 @@ def test_two_ranks_take_the_steps_of_one(script, encoder_folder, tmp_path):
     for a, b in zip(*logs):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5 if a["step"] == 1 else 1e-3)
         # After the first step AdamW has turned rounding in near-zero gradients into steps of full size.
-        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4 if a["step"] == 1 else 0.05)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4 if a["step"] == 1 else 0.5, abs=1e-4)
         assert a["learning_rate"] == b["learning_rate"]
 
 
