@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from cli import notice
-from data import Tokenizer
 from files import UserError, check_file, describe_file, read_json, whole_file, write_failure, write_json
+from tokenizer import Tokenizer
 
 WEIGHTS, CONFIG, MANIFEST = "model_state.pdparams", "config.json", "semantic_index.json"
 FORMAT = 1  # of the manifest

@@ -1,4 +1,4 @@
-"""Files -> checked records -> token ids -> batches.
+"""Files -> checked records, and records -> batches.
 
 A line ends at LF. One CR before it and a byte-order mark at the file's start are taken off; nothing else is a line
 break, and nothing is stripped, quoted or guessed: `str.splitlines`, text mode and the csv module all get this wrong
@@ -11,14 +11,12 @@ import codecs
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Callable
 
 import numpy as np
 
-from files import UserError, read_json
+from files import UserError
 
-SYMBOLS = r"[\p{S}\u00AD\u00B2\u00BA\u3007\u00B5\u00D8\u014B\u01B1]"  # words of their own, as in PaddleNLP's BERT
 BUCKET_BATCHES = 20  # rows of so many batches are sorted by length together: little padding, still a random order
 
 
@@ -196,56 +194,6 @@ def read_train_set(path: str) -> TrainSet:
         positives.setdefault(source, set()).add(target)
     sources, targets = (np.array([row[column] for row in rows], dtype=np.int64) for column in (0, 1))
     return TrainSet(list(ids), sources, targets, [row[2:] for row in rows], positives)
-
-
-class Tokenizer:
-    """Texts -> token ids, by the WordPiece rules of BERT and ERNIE, many texts at once.
-
-    Args:
-        folder: holds vocab.txt and, where the model has one, tokenizer_config.json (`do_lower_case`).
-        max_seq_length: tokens kept of a text, [CLS] and [SEP] included.
-    """
-
-    FILES = ("vocab.txt", "tokenizer_config.json")
-
-    def __init__(self, folder: str | Path, max_seq_length: int) -> None:
-        self.files = {name: Path(folder, name).read_bytes() for name in self.FILES if Path(folder, name).is_file()}
-        if "vocab.txt" not in self.files:
-            raise UserError(f"{folder} has no vocab.txt; put the encoder's vocabulary beside its config.json")
-        config = read_json(Path(folder, "tokenizer_config.json")) if "tokenizer_config.json" in self.files else {}
-        vocabulary = _read_vocabulary(Path(folder, "vocab.txt"))
-        self.size, self.pad_id = len(vocabulary), vocabulary["[PAD]"]
-        self._backend = _wordpiece(vocabulary, lowercase=config.get("do_lower_case", True))
-        self._backend.enable_truncation(max_seq_length)
-
-    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, [CLS] ... [SEP], cut to max_seq_length; a text without tokens keeps these two."""
-        return [encoding.ids for encoding in self._backend.encode_batch(list(texts))]
-
-
-def _wordpiece(vocabulary: dict[str, int], lowercase: bool):
-    """The tokenizer of PaddleNLP's BERT and ERNIE, in Rust.
-
-    Special tokens are not registered with it, so that a text that spells out "[SEP]" is read as that text.
-    """
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(SYMBOLS), "isolated"), pre_tokenizers.BertPreTokenizer()])
-    tokenizer.post_processor = processors.BertProcessing(
-        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
-    return tokenizer
-
-
-def _read_vocabulary(path: Path) -> dict[str, int]:
-    """A vocabulary file, one token a line: its id is the line's number from 0."""
-    vocabulary = {token: number - 1 for number, token in read_lines(str(path))}
-    missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
-    if missing:
-        raise UserError(f"{path}: has no {', '.join(missing)}; it is not a WordPiece vocabulary")
-    return vocabulary
 
 
 def pad_batch(token_ids: Sequence[list[int]], pad_id: int, length: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,10 @@ from tqdm import tqdm
 
 from checkpoint import Checkpoint
 from cli import notice, rank, world_size
-from data import Tokenizer, pad_batch
+from data import pad_batch
 from files import UserError
 from runtime import gather_rows
+from tokenizer import Tokenizer
 
 
 class Encoder:

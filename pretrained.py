@@ -13,8 +13,8 @@ from typing import Any
 
 from checkpoint import WEIGHTS, load_weights, read_state_dict
 from cli import notice
-from data import Tokenizer
 from files import UserError
+from tokenizer import Tokenizer
 
 SAFE_WEIGHTS = "model.safetensors"
 
@@ -32,15 +32,21 @@ def open_encoder(name_or_path: str, max_seq_length: int, dropout: float | None =
     config = _open_config(name_or_path)
     tokenizer = _open_tokenizer(name_or_path, max_seq_length)
     positions = getattr(config, "max_position_embeddings", max_seq_length)
+    if config.model_type == "roberta":  # counts its positions from behind the padding id
+        positions -= config.pad_token_id + 1
     if max_seq_length > positions:
-        raise UserError(f"--max_seq_length {max_seq_length} is more than the {positions} positions of the encoder "
-                        f"{name_or_path}; use {positions} or less")
+        raise UserError(f"--max_seq_length {max_seq_length} is more than the {positions} tokens that the encoder "
+                        f"{name_or_path} has positions for; use {positions} or less")
     if max_seq_length < 3:
         raise UserError(f"--max_seq_length {max_seq_length} leaves no room for a token beside [CLS] and [SEP]; "
                         f"use 3 or more")
     if tokenizer.size > config.vocab_size:
-        raise UserError(f"{name_or_path}: vocab.txt has {tokenizer.size} tokens, the encoder's config "
+        raise UserError(f"{name_or_path}: the vocabulary has {tokenizer.size} tokens, the encoder's config "
                         f"{config.vocab_size}; they belong to different encoders")
+    if tokenizer.pad_id != config.pad_token_id:
+        notice(f"{name_or_path}: padding is token {tokenizer.pad_id} in the vocabulary, but pad_token_id is "
+               f"{config.pad_token_id} in config.json: the encoder ignores that token in every text; mend one of them, "
+               f"unless it was trained so")
     if dropout is not None:
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
     try:

@@ -24,9 +24,10 @@ from tqdm import tqdm
 
 from checkpoint import point_latest, save_checkpoint
 from cli import notice, rank, world_size
-from data import Tokenizer, TrainSet, epoch_batches, known_positives, pad_batch, read_train_set
+from data import TrainSet, epoch_batches, known_positives, pad_batch, read_train_set
 from files import UserError, own_folder, write_failure
 from runtime import describe_runtime, gather_rows, start_paddle
+from tokenizer import Tokenizer
 
 ALWAYS_LOGGED = 10  # first steps: what is wrong with a run shows there
 

@@ -49,6 +49,15 @@ def make_encoder_folder(folder: Path, model_type: str = "ernie", **changes) -> s
     return str(folder)
 
 
+def byte_level_bpe_folder(folder: Path, texts: list[str]) -> None:
+    """Train a byte-level BPE on `texts` and write its vocab.json and merges.txt."""
+    from tokenizers import ByteLevelBPETokenizer
+
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(texts, vocab_size=600, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    bpe.save_model(str(folder))
+
+
 def read_log(save_dir: Path) -> list[dict]:
     return [json.loads(line) for line in (Path(save_dir) / "train_log.jsonl").read_text().splitlines()]
 

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-from conftest import PROJECT, SHARED_DATA, make_encoder_folder, write
+from conftest import PROJECT, SHARED_DATA, byte_level_bpe_folder, make_encoder_folder, write
 
 from data import (
-    Tokenizer,
     epoch_batches,
     pad_batch,
     read_corpus,
@@ -13,6 +12,7 @@ from data import (
     read_train_set,
 )
 from files import UserError
+from tokenizer import Tokenizer
 
 
 def lines_of(path, raw: bytes) -> list[str]:
@@ -136,3 +136,29 @@ def test_tokenizer_agrees_with_paddlenlp():
     theirs = [slow(text, max_length=64, truncation=True)["input_ids"] for text in texts]
     different = [text for text, a, b in zip(texts, ours, theirs) if a != b]
     assert not different, different[:10]
+
+
+def test_byte_level_bpe_agrees_with_paddlenlp(tmp_path):
+    from pretrained import _paddlenlp
+
+    texts = ["How do I reset my password?", " two  spaces", "it's 12:30", *HARD_TEXTS, "y" * 200]
+    byte_level_bpe_folder(tmp_path, texts)
+    slow = _paddlenlp().RobertaBPETokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
+    tokenizer = Tokenizer(tmp_path, 20)
+    assert tokenizer.pad_id == 1 and tokenizer([""]) == [[0, 2]]
+    for text, ids in zip(texts, tokenizer(texts)):
+        assert ids == slow(text, max_length=20, truncation=True)["input_ids"], text
+
+
+def test_byte_level_bpe_files_have_to_fit_each_other(tmp_path):
+    byte_level_bpe_folder(tmp_path, ["some words", "some more words"])
+    write(tmp_path / "merges.txt", "#version: 0.2\nqq zz\n")
+    with pytest.raises(UserError, match="merges.txt: does not fit .*vocab.json"):
+        Tokenizer(tmp_path, 20)
+
+
+def test_a_repeated_token_does_not_hide_ids_beyond_the_embedding(tmp_path):
+    folder = make_encoder_folder(tmp_path / "e")
+    lines = (tmp_path / "e" / "vocab.txt").read_text().splitlines()
+    write(tmp_path / "e" / "vocab.txt", "".join(f"{token}\n" for token in [*lines, "a", "新"]))
+    assert Tokenizer(folder, 20).size == len(lines) + 2

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from conftest import launch, make_encoder_folder, pair_lines, read_log, run_process, write
+from conftest import byte_level_bpe_folder, launch, make_encoder_folder, pair_lines, read_log, run_process, write
 
 import cli
+import predict
 import train_batch_neg
 import train_hardest_neg
 import train_pairwise
@@ -158,6 +159,19 @@ def test_any_bert_like_encoder_trains(model_type, pooling, tmp_path, pair_file, 
     assert moved
 
 
+def test_english_roberta_trains_and_predicts(tmp_path, capsys):
+    """Byte-level BPE, padding id 1."""
+    encoder = make_encoder_folder(tmp_path / "e", "roberta", vocab_size=600, pad_token_id=1, max_position_embeddings=66)
+    (tmp_path / "e" / "vocab.txt").unlink()
+    rows = [("how do I reset my password", "forgot my login password"), ("where is my parcel", "track a delivery")]
+    byte_level_bpe_folder(tmp_path / "e", [text for row in rows for text in row])
+    pairs = write(tmp_path / "t.tsv", "".join(f"{a}\t{b}\n" for a, b in rows))
+    train(train_batch_neg, encoder, pairs, tmp_path / "out", "--epochs", "1")
+    capsys.readouterr()
+    assert predict.main(["--device", "cpu", "--params_path", str(tmp_path / "out" / "latest"), "--text_pair_file", pairs]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
 def test_no_projection(encoder_folder, tmp_path, pair_file):
     train(train_batch_neg, encoder_folder, pair_file, tmp_path / "out", "--output_emb_size", "0", "--epochs", "1")
     assert not any(name.startswith("emb_reduce_linear") for name in weights(tmp_path / "out"))
@@ -207,7 +221,7 @@ def test_init_from_ckpt_continues_from_all_weights(encoder_folder, trained, tmp_
     (["--init_from_ckpt", "./nope.pdparams"], ["--init_from_ckpt", "./nope.pdparams"]),
     (["--learning_rate", "nan"], ["--learning_rate", "'nan'"]),
     (["--dropout", "1"], ["--dropout", "'1'"]),
-    (["--max_seq_length", "500"], ["500", "80 positions"]),
+    (["--max_seq_length", "500"], ["500", "80 tokens"]),
     (["--max_seq_length", "2"], ["--max_seq_length 2"]),
     (["--save_ste", "3"], ["unrecognized arguments: --save_ste"]),
 ])
@@ -228,6 +242,29 @@ def test_a_config_that_makes_no_encoder_is_refused(tmp_path, pair_file, failure)
         line = failure(train_batch_neg.main, ["--device", "cpu", "--model_name_or_path", str(folder), "--save_dir",
                                               str(tmp_path / "o"), "--train_set_file", pair_file])
         assert word in line
+
+
+@pytest.mark.parametrize("changes, flags, words", [
+    ({"vocab_size": 60}, [], ["the encoder's config 60"]),
+    ({"model_type": "roberta"}, ["--max_seq_length", "80"], ["79 tokens"]),  # its positions begin at 1
+])
+def test_a_config_that_contradicts_the_vocabulary_or_the_length_is_refused(changes, flags, words, tmp_path, pair_file,
+                                                                           failure):
+    line = failure(train_batch_neg.main, ["--device", "cpu", "--model_name_or_path", make_encoder_folder(tmp_path / "e", **changes),
+                                          "--save_dir", str(tmp_path / "o"), "--train_set_file", pair_file, *flags])
+    assert all(word in line for word in words)
+
+
+def test_a_padding_id_that_contradicts_the_vocabulary_is_told(tmp_path, pair_file, capsys):
+    train(train_batch_neg, make_encoder_folder(tmp_path / "e", pad_token_id=3), pair_file, tmp_path / "o", "--max_steps", "1")
+    assert "padding is token 0 in the vocabulary, but pad_token_id is 3" in capsys.readouterr().err
+
+
+def test_roberta_takes_texts_as_long_as_its_positions(tmp_path):
+    encoder = make_encoder_folder(tmp_path / "e", "roberta")
+    pairs = write(tmp_path / "long.tsv", "".join(f"{'密码' * 60}{i}\t{'快递' * 60}{i}\n" for i in range(4)))
+    log = train(train_batch_neg, encoder, pairs, tmp_path / "out", "--max_seq_length", "79", "--epochs", "1")
+    assert np.isfinite(log[0]["grad_norm"])
 
 
 def test_a_second_run_is_told_who_owns_the_folder(encoder_folder, tmp_path, pair_file, failure):

@@ -1,0 +1,91 @@
+"""Texts -> token ids, many at once, by the rules that the encoder was trained with.
+
+The work is done in Rust by `tokenizers`. Special tokens are not registered with it, so that a text that spells out
+"[SEP]" is read as that text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data import read_lines
+from files import UserError, read_json
+
+SYMBOLS = r"[\p{S}\u00AD\u00B2\u00BA\u3007\u00B5\u00D8\u014B\u01B1]"  # words of their own, as in PaddleNLP's BERT
+
+
+class Tokenizer:
+    """The tokenizer of an encoder's folder.
+
+    Args:
+        folder: holds vocab.txt (WordPiece: BERT, ERNIE, Chinese RoBERTa), or vocab.json and merges.txt (byte-level BPE:
+            English RoBERTa), and, where the model has one, tokenizer_config.json.
+        max_seq_length: tokens kept of a text, the special ones at its ends included.
+
+    Raises:
+        UserError: the folder has no vocabulary, or it is not of its kind.
+    """
+
+    FILES = ("vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json")
+
+    def __init__(self, folder: str | Path, max_seq_length: int) -> None:
+        folder = Path(folder)
+        self.files = {name: (folder / name).read_bytes() for name in self.FILES if (folder / name).is_file()}
+        config = read_json(folder / "tokenizer_config.json") if "tokenizer_config.json" in self.files else {}
+        if "vocab.txt" in self.files:
+            self._backend, pad = _wordpiece(folder / "vocab.txt", lowercase=config.get("do_lower_case", True)), "[PAD]"
+        elif {"vocab.json", "merges.txt"} <= self.files.keys():
+            self._backend, pad = _byte_level_bpe(folder), "<pad>"
+        else:
+            raise UserError(f"{folder} has no vocab.txt (or, for byte-level BPE, vocab.json and merges.txt); put the "
+                            f"encoder's vocabulary beside its config.json")
+        vocabulary = self._backend.get_vocab()
+        self.size, self.pad_id = max(vocabulary.values()) + 1, vocabulary[pad]
+        self._backend.enable_truncation(max_seq_length)
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text between its two special tokens, cut to max_seq_length.
+
+        A text without tokens keeps these two.
+        """
+        return [encoding.ids for encoding in self._backend.encode_batch(list(texts))]
+
+
+def _wordpiece(path: Path, lowercase: bool):
+    """The tokenizer of PaddleNLP's BERT and ERNIE: [CLS] text [SEP]."""
+    from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
+    from tokenizers import Tokenizer as Backend
+
+    vocabulary = {token: number - 1 for number, token in read_lines(str(path))}  # an id is its line's number from 0
+    _check_special(path, vocabulary, "[PAD]", "[UNK]", "[CLS]", "[SEP]")
+    backend = Backend(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(SYMBOLS), "isolated"), pre_tokenizers.BertPreTokenizer()])
+    backend.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+    return backend
+
+
+def _byte_level_bpe(folder: Path):
+    """The tokenizer of PaddleNLP's English RoBERTa: <s> text </s>."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models, pre_tokenizers, processors
+
+    path, merges = folder / "vocab.json", folder / "merges.txt"
+    vocabulary = read_json(path)
+    _check_special(path, vocabulary, "<pad>", "<s>", "</s>")
+    try:
+        backend = Backend(models.BPE.from_file(str(path), str(merges)))
+    except Exception as error:  # the only kind that `tokenizers` raises
+        raise UserError(f"{merges}: does not fit {path} ({error}); take both files from the same encoder") from error
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.post_processor = processors.RobertaProcessing(
+        ("</s>", vocabulary["</s>"]), ("<s>", vocabulary["<s>"]), trim_offsets=False, add_prefix_space=False)
+    return backend
+
+
+def _check_special(path: Path, vocabulary: dict[str, int], *tokens: str) -> None:
+    missing = [token for token in tokens if token not in vocabulary]
+    if missing:
+        raise UserError(f"{path}: has no {', '.join(missing)}; it is no vocabulary of its kind")
