@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 import subprocess
 
 import numpy as np
@@ -152,26 +151,38 @@ def test_wrappers_pass_flags_and_exit_codes_on(folder):
         assert result.returncode == code, f"{command}\n{result.stdout}\n{result.stderr}"
 
 
-@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+needs_environment = pytest.mark.skipif(not (PROJECT / ".venv" / "installed").is_file(),
+                                       reason="scripts/setup.sh has not made the environment: this would install it")
+
+
+@needs_environment
 def test_the_quickstart_in_a_small_form(tmp_path):
     out = tmp_path / "quickstart"
-    result = run_process("bash", "scripts/compare_strategies.sh", str(make_sample(tmp_path)), str(out), "--max_steps", "3",
-                         timeout=400)
+    result = run_process("bash", "scripts/quickstart.sh", "--max_steps", "3", timeout=600, OUTPUT_DIR=str(out),
+                         TRAIN_PAIRS="2000", EVAL_PAIRS="100", CORPUS_TEXTS="2000")
     assert result.returncode == 0, result.stdout + result.stderr
+    assert "installing" not in result.stderr
     table = result.stdout[result.stdout.index("| Strategy | Recall@10 | Recall@50 |"):].splitlines()
     assert [line.split(" | ")[0] for line in table[2:5]] == ["| Baseline", "| BatchNeg", "| HardestNeg"]
     assert (out / "recall.png").read_bytes().startswith(b"\x89PNG")
+    assert len((out / "scored.tsv").read_text().splitlines()) == 5
 
 
-def make_sample(tmp_path):
-    folder = tmp_path / "data"
-    result = run_process("python", "scripts/make_sample_data.py", "--output_dir", str(folder), "--train_pairs", "2000",
-                         "--eval_pairs", "100", "--corpus_texts", "2000")
-    assert result.returncode == 0, result.stderr
-    return folder
+@needs_environment
+def test_the_test_command_lints_checks_types_and_runs_tests():
+    result = run_process("bash", "scripts/test.sh", "tests/test_metrics.py", "-k", "hand")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "All checks passed" in result.stdout and "no issues found" in result.stdout and " passed" in result.stdout
 
 
-def test_the_sample_data(tmp_path):
+def recall_of(pairs, result_file, capsys) -> list[float]:
+    """Recall@10 and Recall@50, as evaluate.py prints them."""
+    capsys.readouterr()
+    assert evaluate.main(["--similar_text_pair", str(pairs), "--recall_result_file", str(result_file)]) == 0
+    return [float(number) for number in capsys.readouterr().out.splitlines()[0].split("\t")]
+
+
+def test_the_sample_data(tmp_path, capsys):
     for name in "ab":
         subprocess.run(["python", PROJECT / "scripts" / "make_sample_data.py", "--output_dir", tmp_path / name], check=True,
                        capture_output=True)
@@ -183,6 +194,11 @@ def test_the_sample_data(tmp_path):
     assert not any(set(line.split("\t")) & seen for line in pairs)
     assert {line.split("\t")[1] for line in pairs} <= set(corpus)
     assert len({line.split("\t")[0] for line in pairs}) < len(pairs)  # some sources have several targets
+    data = tmp_path / "a"
+    result = run_process("python", "benchmarks/tfidf_recall.py", "--similar_text_pair", str(data / "semantic_similar_pair.tsv"),
+                         "--corpus_file", str(data / "corpus_file"), "--recall_result_file", str(tmp_path / "tfidf.txt"))
+    assert result.returncode == 0, result.stderr
+    assert 20 < recall_of(data / "semantic_similar_pair.tsv", tmp_path / "tfidf.txt", capsys)[0] < 45  # not solved, not noise
 
 
 def test_batch_neg_learns_from_real_pairs(tmp_path, capsys):
@@ -204,7 +220,5 @@ def test_batch_neg_learns_from_real_pairs(tmp_path, capsys):
         flags = ["--device", "cpu", "--params_path", f"{out}/latest", "--max_seq_length", "48", "--corpus_file", corpus,
                  "--similar_text_pair", pairs, "--recall_result_dir", out, "--ann_engine", "flat"]
         assert recall.main(flags) == 0
-        capsys.readouterr()
-        assert evaluate.main(["--similar_text_pair", pairs, "--recall_result_file", f"{out}/recall_result.txt"]) == 0
-        recalls.append(float(capsys.readouterr().out.split("\t")[0]))
+        recalls.append(recall_of(pairs, f"{out}/recall_result.txt", capsys)[0])
     assert recalls[1] > recalls[0] + 10, recalls
