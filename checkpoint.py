@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 
 from cli import notice
-from files import UserError, check_file, describe_file, read_json, whole_file, write_failure, write_json
+from files import UserError, check_file, describe_file, read_manifest, whole_file, write_failure, write_manifest
 from tokenizer import Tokenizer
 
 WEIGHTS, CONFIG, MANIFEST = "model_state.pdparams", "config.json", "semantic_index.json"
-FORMAT = 1  # of the manifest
+FORMAT = 2  # of the manifest
 
 # All that a state dict needs. A pickle may name any callable of any module and have it run: everything else is refused.
 _PICKLE_NAMES = {("collections", "OrderedDict"), ("numpy", "dtype"), ("numpy", "ndarray"), ("_codecs", "encode")} | {
@@ -113,8 +113,8 @@ def save_checkpoint(folder: str | os.PathLike, model, tokenizer: Tokenizer, fact
             with whole_file(temporary / name) as file:
                 file.write(content)
         files = {name: describe_file(temporary / name) for name in (WEIGHTS, CONFIG, *tokenizer.files)}
-        write_json(temporary / MANIFEST, {"format": FORMAT, "output_emb_size": model.output_emb_size,
-                                          "pooling": model.pooling, **facts, "files": files})
+        write_manifest(temporary / MANIFEST, {"format": FORMAT, "output_emb_size": model.output_emb_size,
+                                              "pooling": model.pooling, **facts, "files": files})
         replaced = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(replaced, ignore_errors=True)
         if folder.exists():
@@ -192,18 +192,15 @@ def load_checkpoint(params_path: str, max_seq_length: int, model_name_or_path: s
 
 
 def _read_manifest(folder: Path, params_path: str) -> dict:
-    facts = read_json(folder / MANIFEST)
-    if facts.get("format") != FORMAT:
-        raise UserError(f"{folder / MANIFEST}: format {facts.get('format')!r}, this version reads {FORMAT}; "
-                        f"load it with the version that wrote it")
+    remedy = "take another checkpoint, or copy this one again"
+    facts = read_manifest(folder / MANIFEST, FORMAT, remedy)
     for name, expected in facts["files"].items():
-        path = params_path if name == WEIGHTS else folder / name
-        check_file(path, expected, "take another checkpoint, or copy this one again")
+        check_file(params_path if name == WEIGHTS else folder / name, expected, remedy)
     return facts
 
 
 def _check_same_encoder(facts: dict, params_path: str, model_name_or_path: str | None) -> None:
-    trained_from = str(facts.get("training", {}).get("model_name_or_path"))
+    trained_from = str(facts["training"]["model_name_or_path"])
     if model_name_or_path and os.path.abspath(model_name_or_path) != os.path.abspath(trained_from):
         raise UserError(f"--model_name_or_path {model_name_or_path} contradicts {params_path}, which was trained from "
                         f"{trained_from}; leave the flag out: the checkpoint folder has all that it needs")

@@ -36,6 +36,8 @@ def entry_point(main: Callable[[list[str] | None], int | None]) -> Callable[...,
 
     @functools.wraps(main)
     def guarded(argv: list[str] | None = None) -> int:
+        if sys.stdout is None:  # started with stdout closed
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
         try:
             code = main(argv) or 0
             sys.stdout.flush()
@@ -80,6 +82,28 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str | None) -> None:
         super().__init__(description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
 
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+        """Like argparse's; an output that would overwrite an input, or another output, is an error."""
+        parsed = super().parse_args(args, namespace)
+        for flag, path in self._files(parsed, output_file):
+            self.keep_apart(flag, path, parsed)
+        return parsed
+
+    def keep_apart(self, flag: str, path: str | os.PathLike, parsed: argparse.Namespace) -> None:
+        """Refuse to write `path`, the output of `flag`, over a file that another flag names."""
+        for other, named in self._files(parsed, existing_file, checkpoint_path, output_file):
+            if other != flag and os.path.realpath(named) == os.path.realpath(path):
+                self.error(f"{flag} would overwrite {str(path)!r}, the file of {other}; name another")
+
+    def _files(self, parsed: argparse.Namespace, *types: Callable) -> list[tuple[str, str]]:
+        """(flag, path) of all files of these types that were given."""
+        files = []
+        for action in self._actions:
+            given = getattr(parsed, action.dest, None) if action.type in types else None
+            name = action.option_strings[0] if action.option_strings else action.dest
+            files += [(name, path) for path in (given if isinstance(given, list) else [given]) if path]
+        return files
+
     def error(self, message: str) -> NoReturn:
         report(f"{message}; see {self.prog} --help")
         self.exit(2)
@@ -99,6 +123,10 @@ def positive_int(text: str) -> int:
 
 def natural(text: str) -> int:
     return _number(text, int, lambda value: value >= 0, "a whole number, 0 or more")
+
+
+def seed(text: str) -> int:
+    return _number(text, int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 
 
 def positive(text: str) -> float:
@@ -125,11 +153,23 @@ def _number(text: str, kind: Callable[[str], Any], fits: Callable[[Any], bool], 
 
 def existing_file(text: str) -> str:
     """A path of a readable file, checked before any work starts."""
-    if not os.path.isfile(text):
+    if not os.path.exists(text) or os.path.isdir(text):  # a pipe will do
         problem = "is a folder, not a file" if os.path.isdir(text) else "does not exist"
         raise argparse.ArgumentTypeError(f"{text!r} {problem}; check the path")
     if not os.access(text, os.R_OK):
         raise argparse.ArgumentTypeError(f"{text!r} can't be read; check its rights")
+    return text
+
+
+def output_file(text: str) -> str:
+    """A path that a file can be written to, checked before any work starts."""
+    folder = os.path.dirname(text) or "."
+    if os.path.isdir(text) or not os.path.basename(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder, not a file; name a file in it")
+    if not os.path.isdir(folder):
+        raise argparse.ArgumentTypeError(f"{text!r}: the folder {folder!r} does not exist; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{text!r}: the folder {folder!r} is not writable; choose another place")
     return text
 
 
@@ -195,7 +235,7 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     optimization.add_argument("--max_grad_norm", type=positive, default=1.0, help="gradients are clipped to this norm")
     optimization.add_argument("--epochs", type=positive_int, default=3, help="passes over the training pairs")
     optimization.add_argument("--max_steps", type=positive_int, help="end after so many steps")
-    optimization.add_argument("--seed", type=natural, default=1000, help="of weights, order and dropout")
+    optimization.add_argument("--seed", type=seed, default=1000, help="of weights, order and dropout")
 
     runtime = parser.add_argument_group("runtime and output")
     add_device_flag(runtime)  # type: ignore[arg-type]

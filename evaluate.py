@@ -36,10 +36,14 @@ def parse_flags(argv: list[str] | None):
     parser.add_argument("--part_file", type=cli.existing_file, help="label of each pair line, for figures by part")
     parser.add_argument("--compare_with", nargs="+", default=[], type=cli.existing_file, metavar="FILE",
                         help="other result files: a row for each, and a paired test of the difference")
-    parser.add_argument("--output_json", metavar="FILE", help="write all figures there")
-    parser.add_argument("--plot", metavar="FILE", help="draw Recall@K against K there (.png, .pdf, .svg)")
-    parser.add_argument("--trec_run", metavar="FILE", help="write the result file as a TREC run")
-    parser.add_argument("--trec_qrels", metavar="FILE", help="write the pairs as TREC relevance judgements")
+    parser.add_argument("--output_json", type=cli.output_file, metavar="FILE",
+                        help="write all figures there")
+    parser.add_argument("--plot", type=cli.output_file, metavar="FILE",
+                        help="draw Recall@K against K there (.png, .pdf, .svg)")
+    parser.add_argument("--trec_run", type=cli.output_file, metavar="FILE",
+                        help="write the result file as a TREC run")
+    parser.add_argument("--trec_qrels", type=cli.output_file, metavar="FILE",
+                        help="write the pairs as TREC relevance judgements")
     args = parser.parse_args(argv)
     if args.plot and Path(args.plot).suffix not in (".png", ".pdf", ".svg"):
         parser.error(f"argument --plot: {args.plot!r} does not end in .png, .pdf or .svg")

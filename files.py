@@ -69,6 +69,29 @@ def read_json(path: str | os.PathLike) -> dict:
     return value
 
 
+def write_manifest(path: str | os.PathLike, facts: dict) -> None:
+    """Write what is to be known of a folder, with a checksum, so that `read_manifest` can trust every value of it."""
+    write_json(path, {**facts, "sha256": _digest(facts)})
+
+
+def read_manifest(path: str | os.PathLike, form: int, remedy: str) -> dict:
+    """Read what `write_manifest` wrote.
+
+    Raises:
+        UserError: it is damaged, was changed, or has another `format` than `form`; the text ends with `remedy`.
+    """
+    facts = read_json(path)
+    if facts.get("format") != form:
+        raise UserError(f"{path}: format {facts.get('format')!r}, this version reads {form}; {remedy}")
+    if facts.pop("sha256", None) != _digest(facts):
+        raise UserError(f"{path} was changed after it was written: its checksum does not fit; {remedy}")
+    return facts
+
+
+def _digest(facts: dict) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
 def make_folder(path: str | os.PathLike) -> Path:
     """Make the folder `path` with its parents; a file in the way or a read-only place is a UserError."""
     try:

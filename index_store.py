@@ -15,9 +15,9 @@ import numpy as np
 from ann_util import Engine, FlatIndex, HnswIndex, TextIndex
 from cli import notice
 from data import Corpus
-from files import UserError, check_file, describe_file, read_json, whole_file, write_json
+from files import UserError, check_file, describe_file, read_manifest, whole_file, write_manifest
 
-FORMAT = 1
+FORMAT = 2
 LABELS = {"checkpoint": "checkpoint", "corpus": "corpus", "max_seq_length": "--max_seq_length",
           "dimension": "dimension", "metric": "metric", "hnsw_m": "--hnsw_m", "hnsw_ef": "--hnsw_ef"}
 
@@ -34,6 +34,7 @@ class IndexStore:
     def __init__(self, folder: Path, strict: bool) -> None:
         self.folder, self.strict = folder, strict
         self.manifest = folder / "manifest.json"
+        self.remedy = f"delete {folder} to build it again"
 
     def load_vectors(self, made_from: dict) -> np.ndarray | None:
         """The saved vectors [N, D], or None where there are none that this run can use.
@@ -47,12 +48,10 @@ class IndexStore:
         if not self.manifest.is_file():
             return None
         try:
-            saved = read_json(self.manifest)
-            if saved.get("format") != FORMAT:
-                raise UserError(f"{self.manifest}: format {saved.get('format')!r}, this version reads {FORMAT}")
+            saved = self._read()
             self._compare(saved["vectors"], made_from)
             for name in ("vectors.npy", "text_of_line.npy"):
-                check_file(self.folder / name, saved["files"].get(name, {}), f"delete {self.folder} to build it again")
+                check_file(self.folder / name, saved["files"][name], self.remedy)
         except UserError as error:
             self._replace(error, "the index")
             return None
@@ -66,8 +65,8 @@ class IndexStore:
             with whole_file(self.folder / name) as file:
                 np.save(file, array)
         files = {name: describe_file(self.folder / name) for name in ("vectors.npy", "text_of_line.npy")}
-        write_json(self.manifest, {"format": FORMAT, "vectors": made_from, "texts": len(vectors),
-                                   "lines": len(corpus.text_of_line), "graph": None, "files": files})
+        write_manifest(self.manifest, {"format": FORMAT, "vectors": made_from, "texts": len(vectors),
+                                       "lines": len(corpus.text_of_line), "graph": None, "files": files})
 
     def open_engine(self, name: str, index: TextIndex, m: int, ef: int) -> Engine:
         """The engine `name` over the folder's vectors: loaded where it was saved with these settings, or built.
@@ -79,11 +78,11 @@ class IndexStore:
             return FlatIndex(index.different)
         graph = HnswIndex(index.different.shape[1], m, ef)
         settings, path = {"engine": name, "hnsw_m": m, "hnsw_ef": ef}, self.folder / "hnsw.bin"
-        saved = read_json(self.manifest)
+        saved = self._read()
         if saved["graph"]:
             try:
                 self._compare(saved["graph"], settings)
-                check_file(path, saved["files"].get("hnsw.bin", {}), f"delete {self.folder} to build it again")
+                check_file(path, saved["files"]["hnsw.bin"], self.remedy)
                 notice(f"hnsw graph: {path}, used again")
                 return graph.load(path, len(index.different))
             except UserError as error:
@@ -91,8 +90,11 @@ class IndexStore:
         notice(f"building the hnsw graph of {len(index.different)} vectors (M {m}, ef {ef})")
         graph.build(index.different).save(path)
         saved["graph"], saved["files"]["hnsw.bin"] = settings, describe_file(path)
-        write_json(self.manifest, saved)
+        write_manifest(self.manifest, saved)
         return graph
+
+    def _read(self) -> dict:
+        return read_manifest(self.manifest, FORMAT, self.remedy)
 
     def _compare(self, saved: dict, wanted: dict) -> None:
         differences = [f"{LABELS.get(key, key)} {_short(saved.get(key))} there, {_short(value)} in this run"

@@ -29,9 +29,11 @@ def parse_flags(argv: list[str] | None):
     parser = cli.Parser(__doc__)
     cli.add_model_flags(parser)
     parser.add_argument("--text_pair_file", type=cli.existing_file, help="pairs to score")
-    parser.add_argument("--output_file", help="write the scored pairs there instead of printing cosines")
+    parser.add_argument("--output_file", type=cli.output_file,
+                        help="write the scored pairs there instead of printing cosines")
     parser.add_argument("--text_file", type=cli.existing_file, help="texts to embed, one a line")
-    parser.add_argument("--output_embeddings", help="the .npy file for the vectors of --text_file")
+    parser.add_argument("--output_embeddings", type=cli.output_file,
+                        help="the .npy file for the vectors of --text_file")
     args = parser.parse_args(argv)
     if bool(args.text_pair_file) == bool(args.text_file):
         parser.error("give one of --text_pair_file (to score) and --text_file (to embed)")

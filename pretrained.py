@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 import warnings
-from typing import Any
+from typing import Any, Callable
 
 from checkpoint import WEIGHTS, load_weights, read_state_dict
 from cli import notice
@@ -51,7 +51,7 @@ def open_encoder(name_or_path: str, max_seq_length: int, dropout: float | None =
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
     try:
         encoder = _encoder_class(config)(config)
-    except (TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # whatever sizes that don't fit each other make Paddle raise
         raise UserError(f"{name_or_path}: PaddleNLP can't build the encoder of its config ({error}); mend the config "
                         f"or name another encoder") from error
     if not hasattr(encoder, "pooler"):
@@ -111,7 +111,22 @@ def _open_config(name_or_path: str) -> Any:
         raise UserError(f"{name_or_path}: its config.json can't be used ({error}); it needs `model_type` (for example "
                         f"ernie, bert, roberta) and the encoder's sizes") from error
     config.architectures = [_encoder_class(config).__name__]
+    _check_numbers(config, name_or_path)
     return config
+
+
+def _check_numbers(config: Any, name_or_path: str) -> None:
+    """Refuse what Paddle takes without a word, or fails on much later."""
+    wanted: dict[str, Callable[[Any], bool]] = dict.fromkeys(
+        ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings"),
+        lambda value: type(value) is int and value > 0)
+    wanted |= dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"),
+                            lambda value: isinstance(value, (int, float)) and 0 <= value < 1)
+    for name, fits in wanted.items():
+        value = getattr(config, name, None)
+        if value is not None and not fits(value):
+            raise UserError(f"{name_or_path}: {name} {value!r} in its config.json can't be; mend the config or name "
+                            f"another encoder")
 
 
 def _encoder_class(config: Any) -> type:

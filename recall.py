@@ -48,9 +48,15 @@ def parse_flags(argv: list[str] | None):
     args = parser.parse_args(argv)
     if not 2 <= args.hnsw_m <= 100:
         parser.error(f"argument --hnsw_m: {args.hnsw_m} is not between 2 and 100")
-    if not args.recall_result_file.strip() or os.path.basename(args.recall_result_file) != args.recall_result_file:
-        parser.error(f"argument --recall_result_file: {args.recall_result_file!r} is not a file name; the folder goes "
-                     f"into --recall_result_dir")
+    name, folder = args.recall_result_file, args.recall_result_dir
+    if not name.strip() or os.path.basename(name) != name or name.startswith("."):
+        parser.error(f"argument --recall_result_file: {name!r} is not a plain file name; the folder goes into "
+                     f"--recall_result_dir")
+    if args.index_dir and os.path.realpath(args.index_dir) == os.path.realpath(folder):
+        parser.error(f"--index_dir and --recall_result_dir are both {folder!r}; give the index a folder of its own")
+    if os.path.isdir(os.path.join(folder, name)) or (name == "index" and not args.index_dir):
+        parser.error(f"argument --recall_result_file: {name!r} is a folder in {folder}; choose another name")
+    parser.keep_apart("--recall_result_file", os.path.join(folder, name), args)
     return args
 
 

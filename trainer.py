@@ -25,7 +25,7 @@ from tqdm import tqdm
 from checkpoint import point_latest, save_checkpoint
 from cli import notice, rank, world_size
 from data import TrainSet, epoch_batches, known_positives, pad_batch, read_train_set
-from files import UserError, own_folder, write_failure
+from files import UserError, make_folder, own_folder, write_failure
 from runtime import describe_runtime, gather_rows, start_paddle
 from tokenizer import Tokenizer
 
@@ -144,7 +144,7 @@ class Trainer:
         """Run all steps; the last one is always saved.
 
         Raises:
-            UserError: the loss is no longer finite, or a file can't be written.
+            UserError: the loss or a gradient is no longer finite, or a file can't be written.
         """
         self._announce()
         self.model.train()
@@ -156,10 +156,6 @@ class Trainer:
                     step += 1
                     rate, started = self.learning_rate(step), time.perf_counter()
                     loss, norm = self.step(rows, step, rate)
-                    if not math.isfinite(loss):
-                        raise UserError(f"the loss is {loss} at step {step}: training has diverged; lower "
-                                        f"--learning_rate {self.args.learning_rate} or raise --warmup_proportion (the "
-                                        f"checkpoints saved before are whole)")
                     if logs:
                         logs.add(step, epoch + 1, loss, rate, norm, len(rows), time.perf_counter() - started)
                     last = step == self.total_steps
@@ -190,7 +186,7 @@ class Trainer:
         # A rank without rows has encoded one empty text, so that its gradients exist: they are zero.
         gradient = gathered.grad[own] if counts[rank()] else paddle.zeros_like(vectors)
         paddle.autograd.backward([vectors], [gradient])
-        return float(loss), self._update(rate)
+        return float(loss), self._update(float(loss), step, rate)
 
     def _encode(self, texts: list[int], length: int):
         """Vectors of texts, with their graph; one forward for both sides.
@@ -204,8 +200,12 @@ class Trainer:
         with paddle.amp.auto_cast(self.args.use_amp, level="O1", dtype="float16"):
             return self.model(paddle.to_tensor(ids), paddle.to_tensor(mask))
 
-    def _update(self, rate: float) -> float:
-        """Sum gradients over the ranks (each holds those of its own texts for the full loss), clip, and step."""
+    def _update(self, loss: float, step: int, rate: float) -> float:
+        """Sum gradients over the ranks (each holds those of its own texts for the full loss), clip, and step.
+
+        Raises:
+            UserError: the loss or a gradient is not finite; the weights are left as they are.
+        """
         import paddle
 
         parameters = [p for p in self.model.parameters() if p.grad is not None]
@@ -213,12 +213,17 @@ class Trainer:
             for parameter in parameters:
                 paddle.distributed.all_reduce(parameter.grad)
         self.scaler.unscale_(self.optimizer)
-        norm = paddle.nn.utils.clip_grad_norm_(parameters, self.args.max_grad_norm)
+        norm = float(paddle.nn.utils.clip_grad_norm_(parameters, self.args.max_grad_norm))
+        # Under fp16 an infinite gradient is a scale that was too high: the scaler skips the step and lowers it.
+        if not math.isfinite(loss) or not (math.isfinite(norm) or self.args.use_amp):
+            raise UserError(f"training has diverged: loss {loss}, gradient norm {norm} at step {step}; lower "
+                            f"--learning_rate {self.args.learning_rate} or raise --warmup_proportion (the checkpoints "
+                            f"saved before are whole)")
         self.optimizer.set_lr(rate)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.clear_grad()
-        return float(norm)
+        return norm
 
     def save(self, step: int) -> None:
         """Write checkpoint `model_STEP` and point `latest` at it."""
@@ -312,6 +317,8 @@ def run_training(args, strategy: str, make_model: Callable, pairwise: bool = Fal
                         f"use 2 or more")
     if not pairwise and len(data) < 2:
         raise UserError(f"{args.train_set_file}: {len(data)} pair has no negatives beside it; give 2 pairs or more")
+    if args.visualdl_dir:
+        make_folder(args.visualdl_dir)
     with own_folder(args.save_dir) if rank() == 0 else contextlib.nullcontext():
         start_paddle(args.device, args.seed)
         from checkpoint import load_weights, read_state_dict

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = cli.Parser(__doc__)
     cli.add_pair_file_flag(parser)
     parser.add_argument("--corpus_file", required=True, type=cli.existing_file, help="one text a line")
-    parser.add_argument("--recall_result_file", required=True, help="the result file to write")
+    parser.add_argument("--recall_result_file", required=True, type=cli.output_file, help="the result file to write")
     parser.add_argument("--recall_num", type=cli.positive_int, default=50, help="texts listed for a pair")
     args = parser.parse_args(argv)
     from sklearn.feature_extraction.text import TfidfVectorizer

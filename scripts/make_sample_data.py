@@ -19,14 +19,12 @@ Kinds of evaluation case. The meaning of a text is its intent plus its slot valu
     new_template       source or target is said in a template that training never uses
     new_combination    training has each slot value with the intent, but never these values together with it
 
-The texts of training and of evaluation are disjoint, and no text stands for two meanings. Same seed and sizes, same
-files. Exit code 0, or 2 with one line on stderr when a flag is wrong.
+The texts of training and of evaluation are disjoint, and no text stands for two meanings. Same seed and sizes give
+the same files.
 """
 
-import argparse
 import itertools
 import math
-import os
 import random
 import re
 import sys
@@ -34,9 +32,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import sample_grammar as grammar
+
+import cli
+from files import UserError, make_folder, whole_file
 
 SAME, SEEN = "same_template", "seen_template"
 NEW_TEMPLATE, NEW_COMBINATION = "new_template", "new_combination"
@@ -59,10 +61,6 @@ MAX_MISSES = 2000  # fruitless draws in a row after which the grammar counts as 
 BRAND = "brand"
 SLOT = re.compile(r"\{(\w+)\}")
 VARIANT_KEYS = re.compile("|".join(sorted(grammar.VARIANTS, key=len, reverse=True)))
-
-
-class SampleDataError(ValueError):
-    """A flag asks for something that cannot be done; the message is fit to show."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ def load_intents(rng: random.Random, tables: dict[str, dict]) -> list[Intent]:
             templates = add_brand(content, templates)
             slots = tuple(sorted(SLOT.findall(templates[0])))
             if any(tuple(sorted(SLOT.findall(template))) != slots for template in templates):
-                raise SampleDataError(f"grammar: the templates of {domain}.{name} name different slots")
+                raise UserError(f"grammar: the templates of {domain}.{name} name different slots")
             values = list(itertools.product(*(tables[domain][slot] for slot in slots)))
             # A value alone is no combination: held out, it would be a word that training never has with the intent.
             share = HELD_OUT_COMBINATIONS if len(slots) > 1 else 0.0
@@ -276,7 +274,7 @@ def make_eval_set(rng: random.Random, writer: Writer, intents: list[Intent], cou
         done = misses = 0
         while done < want:
             if misses == MAX_MISSES:
-                raise SampleDataError(f"--eval_pairs {count}: the grammar has too few meanings for so many")
+                raise UserError(f"--eval_pairs {count}: the grammar has too few meanings for so many")
             meaning = drawers[part == NEW_COMBINATION].draw()
             case = None if meaning in result.meanings else make_case(rng, writer, meaning, part)
             misses = misses + 1 if case is None else 0
@@ -315,7 +313,7 @@ def make_train_pairs(rng: random.Random, writer: Writer, intents: list[Intent], 
     misses = 0
     while len(pairs) < count:
         if misses == MAX_MISSES:
-            raise SampleDataError(f"--train_pairs {count}: the grammar gives only about {len(pairs)}")
+            raise UserError(f"--train_pairs {count}: the grammar gives only about {len(pairs)}")
         misses += 1
         meaning, template = due[-1] if due else (drawer.draw(), None)
         pair = make_train_pair(rng, writer, meaning, template, known.get(meaning, []), evaluation.reserved)
@@ -426,7 +424,7 @@ def make_corpus(rng: random.Random, writer: Writer, intents: list[Intent], evalu
     """Targets, a few sources, near misses of both, texts of training, and others up to the size, shuffled."""
     targets = {target.text for _, target, _ in evaluation.cases}
     if size < len(targets):
-        raise SampleDataError(f"--corpus_texts {size}: the evaluation targets alone are {len(targets)}")
+        raise UserError(f"--corpus_texts {size}: the evaluation targets alone are {len(targets)}")
     corpus = Corpus(evaluation, size)
     sources = list({source.text: source for source, _, _ in evaluation.cases}.values())
     for _, target, _ in evaluation.cases:
@@ -451,7 +449,7 @@ def fill_corpus(rng: random.Random, writer: Writer, intents: list[Intent], corpu
     misses, length = 0, len(corpus.texts)
     while length < corpus.size:
         if misses == MAX_MISSES:
-            raise SampleDataError(f"--corpus_texts {corpus.size}: the grammar gives only about {length}")
+            raise UserError(f"--corpus_texts {corpus.size}: the grammar gives only about {length}")
         meaning = rng.choice(drawers).draw()
         text = writer.write(meaning, rng.choice(meaning.intent.seen_templates + meaning.intent.new_templates))
         if text and text.text not in sources:
@@ -480,39 +478,6 @@ def generate(seed: int, train_pairs: int, eval_pairs: int, corpus_texts: int) ->
     }
 
 
-def write_lines(path: Path, lines: list[str]) -> None:
-    """Write the lines to a temporary file beside path, then move it there: no reader meets half a file."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8"))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser that reports a wrong flag in one line, without the usage text."""
-
-    def error(self, message: str) -> NoReturn:
-        raise SampleDataError(message)
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read and check the flags."""
-    parser = OneLineParser(description="Generate the sample data (pairs of Chinese questions and a corpus).",
-                           formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=Path("sample_data"), help="folder of the files")
-    parser.add_argument("--seed", type=int, default=2024, help="same seed and sizes, same files")
-    parser.add_argument("--train_pairs", type=int, default=20000, help="lines of semantic_pair_train.tsv")
-    parser.add_argument("--eval_pairs", type=int, default=1000, help="lines of semantic_similar_pair.tsv")
-    parser.add_argument("--corpus_texts", type=int, default=20000, help="lines of corpus_file")
-    args = parser.parse_args(argv)
-    for flag in ("train_pairs", "eval_pairs", "corpus_texts"):
-        if getattr(args, flag) < 1:
-            raise SampleDataError(f"--{flag} must be at least 1, got {getattr(args, flag)}")
-    return args
-
-
 def print_summary(output_dir: Path, files: dict[str, list[str]]) -> None:
     """Say what was written, with the first lines of each file."""
     for name, lines in files.items():
@@ -523,19 +488,21 @@ def print_summary(output_dir: Path, files: dict[str, list[str]]) -> None:
             print("".join(f"    {line}\n" for line in lines[:3]), end="")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    try:
-        args = parse_args(argv)
-        args.output_dir.mkdir(parents=True, exist_ok=True)
-        files = generate(args.seed, args.train_pairs, args.eval_pairs, args.corpus_texts)
-        for name, lines in files.items():
-            write_lines(args.output_dir / name, lines)
-    except (SampleDataError, OSError) as error:
-        print(f"make_sample_data: {error}", file=sys.stderr)
-        return 2
-    print_summary(args.output_dir, files)
-    return 0
+@cli.entry_point
+def main(argv: list[str] | None = None) -> None:
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--output_dir", default="sample_data", help="folder of the files")
+    parser.add_argument("--seed", type=cli.seed, default=2024, help="same seed and sizes, same files")
+    parser.add_argument("--train_pairs", type=cli.positive_int, default=20000, help="lines of semantic_pair_train.tsv")
+    parser.add_argument("--eval_pairs", type=cli.positive_int, default=1000, help="lines of semantic_similar_pair.tsv")
+    parser.add_argument("--corpus_texts", type=cli.positive_int, default=20000, help="lines of corpus_file")
+    args = parser.parse_args(argv)
+    folder = make_folder(args.output_dir)
+    files = generate(args.seed, args.train_pairs, args.eval_pairs, args.corpus_texts)
+    for name, lines in files.items():
+        with whole_file(folder / name) as file:
+            file.write("".join(f"{line}\n" for line in lines).encode())
+    print_summary(folder, files)
 
 
 if __name__ == "__main__":

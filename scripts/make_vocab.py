@@ -49,7 +49,7 @@ def vocabulary(texts: list[str], min_count: int) -> list[str]:
 def main(argv: list[str] | None = None) -> None:
     parser = cli.Parser(__doc__)
     parser.add_argument("text_files", nargs="+", type=cli.existing_file, help="texts that it has to cover")
-    parser.add_argument("--output", required=True, help="the vocabulary file to write")
+    parser.add_argument("--output", required=True, type=cli.output_file, help="the vocabulary file to write")
     parser.add_argument("--min_count", type=cli.positive_int, default=5, help="uses that make a Latin word a token")
     args = parser.parse_args(argv)
     tokens = vocabulary([line for path in args.text_files for _, line in read_lines(path)], args.min_count)

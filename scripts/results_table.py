@@ -20,11 +20,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("json_file", type=cli.existing_file, help="written by evaluate.py --output_json")
     parser.add_argument("names", nargs="+", help="its systems, in the order of the rows")
     args = parser.parse_args(argv)
-    systems = read_json(args.json_file)["systems"]
+    systems = read_json(args.json_file).get("systems", {})
     print("| Strategy | Recall@10 | Recall@50 |\n| --- | --- | --- |")
     for name in args.names:
         if name not in systems:
-            raise UserError(f"{args.json_file} has no system {name!r}; it has {', '.join(systems)}")
+            raise UserError(f"{args.json_file} has no system {name!r}; it has {', '.join(systems) or 'none'}: name "
+                            f"a JSON file of evaluate.py and systems of it")
         print(f"| {name} | {100 * systems[name]['R@10']['value']:.2f} | {100 * systems[name]['R@50']['value']:.2f} |")
 
 

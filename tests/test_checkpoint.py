@@ -114,6 +114,21 @@ def test_a_changed_byte_is_called_damage(trained, tmp_path, failure, pair_file):
     assert "is damaged" in failure(predict.main, flags(str(folder), "--text_pair_file", pair_file))
 
 
+@pytest.mark.parametrize("name, change", [
+    ("pooling", lambda facts: facts.update(pooling="max")), ("output_emb_size", lambda facts: facts.update(output_emb_size="256")),
+    ("files", lambda facts: facts.pop("files")), ("no file", lambda facts: facts.update(files={})),
+    ("training", lambda facts: facts.update(training=None)), ("checksum", lambda facts: facts.pop("sha256")),
+])
+def test_a_changed_manifest_is_refused(trained, tmp_path, failure, pair_file, name, change):
+    shutil.copytree(Path(trained).parent, tmp_path / "m")
+    path = tmp_path / "m" / "semantic_index.json"
+    facts = json.loads(path.read_text())
+    change(facts)
+    path.write_text(json.dumps(facts))
+    line = failure(predict.main, flags(str(tmp_path / "m"), "--text_pair_file", pair_file))
+    assert f"{path} was changed" in line and "take another checkpoint" in line
+
+
 def test_a_reference_form_file_needs_its_encoder_named(trained, tmp_path, failure, pair_file, encoder_folder, capsys):
     path = bare_copy(trained, tmp_path)
     assert "--model_name_or_path" in failure(predict.main, flags(path, "--text_pair_file", pair_file))

@@ -99,7 +99,9 @@ def test_predict_reports_labels_and_writes_files(trained, tmp_path, capsys):
     ([], ["--text_pair_file", "--text_file"]),
     (["--text_file", "{texts}"], ["--output_embeddings"]),
     (["--text_pair_file", "{pairs}", "--pad_to_max_seq_len", "False"], ["unrecognized arguments"]),
-    (["--text_pair_file", "{pairs}", "--output_file", "/no/such/folder/o"], ["/no/such/folder/o"]),
+    (["--text_pair_file", "{pairs}", "--output_file", "/no/such/folder/o"], ["--output_file", "'/no/such/folder' does not"]),
+    (["--text_pair_file", "{pairs}", "--output_file", "{pairs}"], ["--output_file would overwrite", "--text_pair_file"]),
+    (["--text_file", "{texts}", "--output_embeddings", "{texts}"], ["--output_embeddings would overwrite", "--text_file"]),
     (["--text_pair_file", "{pairs}", "--batch_size", "0"], ["--batch_size", "'0'"]),
 ])
 def test_bad_flags_of_predict(trained, tmp_path, pair_file, failure, flags, words):
@@ -107,10 +109,14 @@ def test_bad_flags_of_predict(trained, tmp_path, pair_file, failure, flags, word
     flags = [flag.format(texts=texts, pairs=pair_file) for flag in flags]
     line = failure(predict.main, ["--device", "cpu", "--params_path", trained, *flags])
     assert all(word in line for word in words)
+    assert (tmp_path / "texts").read_text() == "a\n" and (tmp_path / "pair.tsv").read_text() == pair_lines()
 
 
 @pytest.mark.parametrize("flags, words", [
     (["--hnsw_m", "1"], ["--hnsw_m", "1"]), (["--recall_result_file", "a/b"], ["'a/b'"]),
+    (["--recall_result_file", ".lock"], ["'.lock'"]), (["--recall_result_file", "index"], ["'index' is a folder"]),
+    (["--recall_result_dir", "{tmp}", "--recall_result_file", "corpus.txt"], ["would overwrite", "--corpus_file"]),
+    (["--recall_result_dir", "{tmp}", "--index_dir", "{tmp}/."], ["--index_dir and --recall_result_dir are both"]),
     (["--corpus_file", "nope"], ["--corpus_file", "'nope'"]), (["--keep_self", "False"], ["unrecognized"]),
     (["--recall_result_dir", "/proc/no"], ["/proc/no"]), (["--output_emb_size", "128"], ["128", "256"]),
     (["--device", "tpu"], ["--device", "tpu"]),
@@ -118,7 +124,7 @@ def test_bad_flags_of_predict(trained, tmp_path, pair_file, failure, flags, word
 def test_bad_flags_of_recall(trained, pair_file, corpus_file, tmp_path, failure, flags, words):
     base = ["--device", "cpu", "--params_path", trained, "--similar_text_pair", pair_file, "--corpus_file", corpus_file,
             "--recall_result_dir", str(tmp_path / "o")]
-    line = failure(recall.main, base + flags)
+    line = failure(recall.main, base + [flag.format(tmp=tmp_path) for flag in flags])
     assert all(word in line for word in words)
 
 
@@ -129,6 +135,28 @@ def test_bad_pair_files_of_recall(trained, corpus_file, tmp_path, failure, conte
                                  str(tmp_path / "bad.tsv"), "--corpus_file", corpus_file, "--recall_result_dir",
                                  str(tmp_path / "o")])
     assert "bad.tsv" in line and not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--output_json", "{result}"], ["--output_json would overwrite", "--recall_result_file"]),
+    (["--trec_run", "{other}"], ["--trec_run would overwrite", "--compare_with"]),
+    (["--trec_run", "{tmp}/x", "--trec_qrels", "{tmp}/./x"], ["would overwrite", "--trec_"]),
+    (["--output_json", "{tmp}"], ["--output_json", "is a folder"]),
+])
+def test_no_file_of_the_user_is_overwritten_by_evaluate(pair_file, tmp_path, failure, flags, words):
+    result, other = (write(tmp_path / name, f"{SOURCES[0]}\t{TARGETS[0]}\t0.5\n") for name in ("r.txt", "o.txt"))
+    line = failure(evaluate.main, ["--similar_text_pair", pair_file, "--recall_result_file", result, "--compare_with", other,
+                                   *(flag.format(result=result, other=other, tmp=tmp_path) for flag in flags)])
+    assert all(word in line for word in words)
+
+
+def test_input_from_a_pipe_and_closed_stdout(pair_file, tmp_path):
+    result = write(tmp_path / "r.txt", f"{SOURCES[0]}\t{TARGETS[0]}\t0.5\n")
+    command = f"cat {result} | python evaluate.py --similar_text_pair {pair_file} --recall_result_file /dev/stdin"
+    piped = run_process("bash", "-c", command)
+    assert piped.returncode == 0 and piped.stdout.startswith("6.25\t6.25\n"), piped.stderr
+    closed = run_process("bash", "-c", f"{command} >&-")
+    assert closed.returncode == 0 and "Traceback" not in closed.stderr
 
 
 def test_crlf_files_give_what_lf_files_give(trained, tmp_path, capsys):

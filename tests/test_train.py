@@ -221,6 +221,9 @@ def test_init_from_ckpt_continues_from_all_weights(encoder_folder, trained, tmp_
     (["--init_from_ckpt", "./nope.pdparams"], ["--init_from_ckpt", "./nope.pdparams"]),
     (["--learning_rate", "nan"], ["--learning_rate", "'nan'"]),
     (["--dropout", "1"], ["--dropout", "'1'"]),
+    (["--seed", "99999999999999999999"], ["--seed", "4294967295"]),
+    (["--visualdl_dir", "/dev/null"], ["/dev/null"]),
+    (["--scale", "1e38"], ["diverged", "gradient norm inf", "step 1"]),
     (["--max_seq_length", "500"], ["500", "80 tokens"]),
     (["--max_seq_length", "2"], ["--max_seq_length 2"]),
     (["--save_ste", "3"], ["unrecognized arguments: --save_ste"]),
@@ -246,6 +249,9 @@ def test_a_config_that_makes_no_encoder_is_refused(tmp_path, pair_file, failure)
 
 @pytest.mark.parametrize("changes, flags, words", [
     ({"vocab_size": 60}, [], ["the encoder's config 60"]),
+    ({"num_attention_heads": 5}, [], ["divisible"]), ({"num_hidden_layers": 0}, [], ["num_hidden_layers 0"]),
+    ({"max_position_embeddings": "a"}, [], ["max_position_embeddings 'a'"]),
+    ({"hidden_dropout_prob": 3}, [], ["hidden_dropout_prob 3"]),
     ({"model_type": "roberta"}, ["--max_seq_length", "80"], ["79 tokens"]),  # its positions begin at 1
 ])
 def test_a_config_that_contradicts_the_vocabulary_or_the_length_is_refused(changes, flags, words, tmp_path, pair_file,
