@@ -369,3 +369,94 @@ def test_rank_and_world_size_come_from_the_launcher(monkeypatch):
     monkeypatch.setenv("PADDLE_TRAINER_ID", "2")
     monkeypatch.setenv("PADDLE_TRAINERS_NUM", "4")
     assert (cli.rank(), cli.world_size()) == (2, 4)
+
+
+@pytest.mark.parametrize("script, flags, loss", [
+    (train_hardest_neg, [], 0.2), (train_hardest_neg, ["--margin", "0.35"], 0.35), (train_pairwise, [], 0.2),
+    (train_pairwise, ["--margin", "0.35"], 0.35), (train_batch_neg, [], math.log(1 + 3 * math.exp(30 * 0.2))),
+    (train_batch_neg, ["--margin", "0.1", "--scale", "7"], math.log(1 + 3 * math.exp(7 * 0.1))),
+])
+def test_margin_and_scale_reach_the_loss(script, flags, loss, encoder_folder, tmp_path):
+    pairs = emoji_rows(tmp_path, (0, 1), (2, 3), (4, 5), (6, 7))
+    log = train(script, encoder_folder, pairs, tmp_path / "out", "--epochs", "1", "--dropout", "0", *flags)
+    assert log[0]["loss"] == pytest.approx(loss, abs=1e-4)
+    manifest = json.loads((tmp_path / "out" / "latest" / "semantic_index.json").read_text())
+    assert f"train_{manifest['strategy']}" == script.__name__
+
+
+def test_the_rate_of_the_schedule_is_the_one_taken(encoder_folder, trained, tmp_path, pair_file):
+    """Warm-up begins at 0, so the first step moves nothing."""
+    train(train_batch_neg, encoder_folder, pair_file, tmp_path / "out", "--init_from_ckpt", trained, "--max_steps", "2",
+          "--save_steps", "1", "--warmup_proportion", "0.5", "--learning_rate", "1e-2")
+    start, first, second = (read_state_dict(path) for path in (
+        trained, *(tmp_path / "out" / f"model_{step}" / "model_state.pdparams" for step in (1, 2))))
+    assert all(np.array_equal(first[name], start[name]) for name in start)
+    assert any(np.abs(second[name] - start[name]).max() > 1e-3 for name in start)
+
+
+def test_a_step_forgets_the_gradients_of_the_last(encoder_folder, tmp_path, pair_file):
+    log = train(train_batch_neg, encoder_folder, pair_file, tmp_path / "out", "--epochs", "3", "--dropout", "0",
+                "--learning_rate", "1e-12")
+    assert [line["grad_norm"] for line in log] == pytest.approx([log[0]["grad_norm"]] * 3, rel=1e-3)
+
+
+def test_a_run_that_diverges_ends_and_keeps_its_checkpoints(encoder_folder, tmp_path, failure):
+    line = failure(train_batch_neg.main, [
+        "--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file", write(tmp_path / "t", pair_lines(5)),
+        "--save_dir", str(tmp_path / "out"), "--save_steps", "1", "--learning_rate", "1e38"])
+    assert "training has diverged" in line and "at step 2" in line
+    assert (tmp_path / "out" / "latest").resolve().name == "model_1"
+
+
+def test_a_single_pair_is_refused_where_it_has_no_negative(encoder_folder, tmp_path, failure):
+    flags = ["--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file", write(tmp_path / "t", pair_lines(1)),
+             "--save_dir", str(tmp_path / "out")]
+    for script in (train_batch_neg, train_hardest_neg):
+        assert "1 pair has no negatives beside it" in failure(script.main, flags)
+
+
+def test_drawn_negatives_hang_on_the_seed(tmp_path):
+    data = read_train_set(write(tmp_path / "t", "".join(f"q{i}\tt{i}\n" for i in range(25))))
+    one, two, other = (draw_negatives(data, np.arange(25), seed, 3) for seed in (1, 1, 2))
+    assert one == two != other
+
+
+def test_ranks_differ_in_their_dropout(encoder_folder, tmp_path, pair_file, monkeypatch):
+    import trainer
+    from pretrained import open_encoder
+
+    parser = cli.Parser(None)
+    cli.add_training_flags(parser)
+    args = parser.parse_args(["--train_set_file", pair_file])
+    encoder, tokenizer = open_encoder(encoder_folder, 32)
+    noise = []
+    for rank in (0, 0, 1):
+        monkeypatch.setattr(trainer, "rank", lambda rank=rank: rank)
+        trainer.Trainer(args, read_train_set(pair_file), encoder, tokenizer, "batch_neg", False)
+        noise.append(paddle.rand([4]).tolist())
+    assert noise[0] == noise[1] != noise[2]
+
+
+def test_a_missing_pooler_passes_where_none_is_needed(encoder_folder, trained, tmp_path, pair_file, failure):
+    folder = Path(make_encoder_folder(tmp_path / "e"))
+    state = {name: paddle.to_tensor(value) for name, value in read_state_dict(trained).items()
+             if name.startswith("ptm.") and "pooler" not in name}
+    paddle.save(state, str(folder / "model_state.pdparams"))
+    train(train_batch_neg, str(folder), pair_file, tmp_path / "out", "--max_steps", "1", "--pooling", "mean")
+    line = failure(train_batch_neg.main, ["--device", "cpu", "--model_name_or_path", str(folder), "--train_set_file",
+                                          pair_file, "--save_dir", str(tmp_path / "o")])
+    assert "lacks: pooler.dense.weight, pooler.dense.bias" in line
+
+
+def test_the_pooling_flag_reaches_the_model(encoder_folder, tmp_path, pair_file):
+    for pooling in ("cls", "mean"):
+        train(train_batch_neg, encoder_folder, pair_file, tmp_path / pooling, "--pooling", pooling, "--max_steps", "1")
+        assert json.loads((tmp_path / pooling / "latest" / "semantic_index.json").read_text())["pooling"] == pooling
+
+
+def test_vectors_without_a_projection_have_the_encoder_s_size(encoder_folder, tmp_path, pair_file):
+    train(train_batch_neg, encoder_folder, pair_file, tmp_path / "out", "--output_emb_size", "0", "--max_steps", "1")
+    assert predict.main(["--device", "cpu", "--params_path", str(tmp_path / "out" / "latest"), "--text_file",
+                         write(tmp_path / "texts", "快递\n密码\n密码\n"), "--output_embeddings", str(tmp_path / "v.npy")]) == 0
+    vectors = np.load(tmp_path / "v.npy")
+    assert vectors.shape == (3, 32) and np.array_equal(vectors[1], vectors[2])
