@@ -1,17 +1,26 @@
 """The command line as people use it: the published commands word for word, the README's, bad input, the wrappers."""
 
+import argparse
+import collections
+import json
+import os
+import random
 import re
 import shlex
+import signal
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 from conftest import PROJECT, SHARED_DATA, SOURCES, TARGETS, launch, pair_lines, run_process, write
 
+import cli
 import evaluate
 import predict
 import recall
 import train_batch_neg
+from runtime import configure_environment
 
 SCRIPTS = ["train_batch_neg.py", "train_hardest_neg.py", "train_pairwise.py", "recall.py", "evaluate.py", "predict.py"]
 
@@ -101,6 +110,8 @@ def test_predict_reports_labels_and_writes_files(trained, tmp_path, capsys):
     (["--text_pair_file", "{pairs}", "--pad_to_max_seq_len", "False"], ["unrecognized arguments"]),
     (["--text_pair_file", "{pairs}", "--output_file", "/no/such/folder/o"], ["/no/such/folder/o"]),
     (["--text_pair_file", "{pairs}", "--batch_size", "0"], ["--batch_size", "'0'"]),
+    (["--text_pair_file", "{pairs}", "--text_file", "{texts}", "--output_embeddings", "o"], ["--text_pair_file", "one of"]),
+    (["--text_file", "{texts}", "--output_embeddings", "o", "--output_file", "o"], ["--output_file goes with"]),
 ])
 def test_bad_flags_of_predict(trained, tmp_path, pair_file, failure, flags, words):
     texts = write(tmp_path / "texts", "a\n")
@@ -110,7 +121,7 @@ def test_bad_flags_of_predict(trained, tmp_path, pair_file, failure, flags, word
 
 
 @pytest.mark.parametrize("flags, words", [
-    (["--hnsw_m", "1"], ["--hnsw_m", "1"]), (["--recall_result_file", "a/b"], ["'a/b'"]),
+    (["--hnsw_m", "1"], ["--hnsw_m", "1"]), (["--hnsw_m", "101"], ["--hnsw_m", "101"]), (["--recall_result_file", "a/b"], ["'a/b'"]),
     (["--corpus_file", "nope"], ["--corpus_file", "'nope'"]), (["--keep_self", "False"], ["unrecognized"]),
     (["--recall_result_dir", "/proc/no"], ["/proc/no"]), (["--output_emb_size", "128"], ["128", "256"]),
     (["--device", "tpu"], ["--device", "tpu"]),
@@ -164,6 +175,8 @@ def test_the_quickstart_in_a_small_form(tmp_path):
     assert "installing" not in result.stderr
     table = result.stdout[result.stdout.index("| Strategy | Recall@10 | Recall@50 |"):].splitlines()
     assert [line.split(" | ")[0] for line in table[2:5]] == ["| Baseline", "| BatchNeg", "| HardestNeg"]
+    assert [json.loads((out / name / "latest" / "semantic_index.json").read_text())["strategy"]
+            for name in ("Baseline", "BatchNeg", "HardestNeg")] == ["pairwise", "batch_neg", "hardest_neg"]
     assert (out / "recall.png").read_bytes().startswith(b"\x89PNG")
     assert len((out / "scored.tsv").read_text().splitlines()) == 5
 
@@ -222,3 +235,143 @@ def test_batch_neg_learns_from_real_pairs(tmp_path, capsys):
         assert recall.main(flags) == 0
         recalls.append(recall_of(pairs, f"{out}/recall_result.txt", capsys)[0])
     assert recalls[1] > recalls[0] + 10, recalls
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    pairs, result = write(tmp_path / "p", "q\ta\n"), write(tmp_path / "r", "q\ta\t0.5\n")
+    done = run_process("bash", "-c", f"python evaluate.py --similar_pair_file {pairs} --recall_result_file {result} | true; "
+                                     "exit ${PIPESTATUS[0]}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("error, code, line", [
+    (KeyboardInterrupt(), 130, "interrupted\n"), (MemoryError(), 2, "error: out of memory; use a smaller --batch_size"),
+    (PermissionError(13, "Permission denied", "some/file"), 2, "error: some/file: Permission denied; check"),
+])
+def test_what_ends_a_run_is_told_in_one_line(error, code, line, monkeypatch, capsys):
+    def main(argv):
+        raise error
+
+    monkeypatch.setattr(signal, "sigtimedwait", lambda *_: pytest.fail("a lone process has nobody to wait for"))
+    assert cli.entry_point(main)() == code
+    err = capsys.readouterr().err
+    assert err.startswith(line) and err.count("\n") == 1
+
+
+def test_notices_come_from_rank_0_alone(monkeypatch, capsys):
+    cli.notice("once")
+    monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
+    cli.notice("twice")
+    assert capsys.readouterr().err == "once\n"
+
+
+@pytest.mark.parametrize("kind, smallest, refused", [
+    (cli.positive_int, "1", ["0", "-1", "1.5"]), (cli.natural, "0", ["-1", "x"]),
+    (cli.positive, "1e-9", ["0", "-1", "inf", "nan"]), (cli.non_negative, "0", ["-0.1", "inf", "nan"]),
+    (cli.fraction, "0", ["1", "-0.1", "nan"]),
+])
+def test_the_bounds_of_numbers(kind, smallest, refused):
+    assert kind(smallest) == float(smallest)
+    for text in refused:
+        with pytest.raises(argparse.ArgumentTypeError, match=text):
+            kind(text)
+
+
+def test_the_published_settings_are_the_defaults():
+    parser = cli.Parser(None)
+    cli.add_training_flags(parser)
+    given = vars(parser.parse_args(["--train_set_file", __file__]))
+    published = {"batch_size": 64, "learning_rate": 5e-5, "epochs": 3, "output_emb_size": 256, "max_seq_length": 64,
+                 "model_name_or_path": "ernie-1.0", "pooling": "cls", "dropout": None, "weight_decay": 0.0,
+                 "warmup_proportion": 0.0, "max_grad_norm": 1.0, "max_steps": None, "use_amp": False}
+    assert {name: given[name] for name in published} == published
+
+
+def test_threads_are_the_user_s_choice_or_a_rank_s_share_of_the_cores(monkeypatch):
+    monkeypatch.delitem(sys.modules, "paddle", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    for ranks, threads in (("1", "7"), ("4", "2"), ("16", "1")):
+        monkeypatch.setenv("PADDLE_TRAINERS_NUM", ranks)
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            monkeypatch.setenv(name, "7")
+        monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", "")
+        monkeypatch.delenv("MKL_DEBUG_CPU_TYPE")
+        configure_environment("cpu")
+        assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == threads
+        assert os.environ["MKL_DEBUG_CPU_TYPE"] == "5"
+
+
+def test_a_gpu_that_is_not_there_is_told(trained, pair_file, failure, monkeypatch):
+    import paddle
+
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: False)
+    assert "sees no GPU" in failure(predict.main, ["--device", "gpu", "--params_path", trained, "--text_pair_file",
+                                                   pair_file])
+
+
+def test_scores_are_the_cosines_of_the_vectors_and_agree_with_the_labels(trained, tmp_path, capsys):
+    rows = [(SOURCES[0], SOURCES[0], 1), (SOURCES[1], TARGETS[7], 0), (SOURCES[2], TARGETS[9], 0)]
+    pairs = write(tmp_path / "p", "".join(f"{a}\t{b}\t{label}\n" for a, b, label in rows))
+    texts = write(tmp_path / "t", "".join(f"{a}\n{b}\n" for a, b, _ in rows))
+    flags = ["--device", "cpu", "--params_path", trained]
+    assert predict.main([*flags, "--text_pair_file", pairs]) == 0
+    out, err = capsys.readouterr()
+    assert predict.main([*flags, "--text_file", texts, "--output_embeddings", str(tmp_path / "v.npy")]) == 0
+    vectors = np.load(tmp_path / "v.npy")
+    right = [vectors[2 * i] @ vectors[2 * i + 1] for i in range(3)]
+    assert [float(line) for line in out.splitlines()] == pytest.approx(right, abs=2e-6)
+    assert "AUC 1.0000; best-threshold accuracy 1.0000" in err
+
+
+def test_the_results_table_has_its_columns_in_order(tmp_path):
+    systems = {"a": {"R@10": {"value": 0.25}, "R@50": {"value": 0.5}}}
+    command = ["python", "scripts/results_table.py", write(tmp_path / "m.json", json.dumps({"systems": systems}))]
+    assert run_process(*command, "a").stdout.splitlines()[2] == "| a | 25.00 | 50.00 |"
+    result = run_process(*command, "b")
+    assert result.returncode == 2 and "has no system 'b'" in result.stderr
+
+
+def test_the_vocabulary_of_texts(tmp_path):
+    texts = write(tmp_path / "t", "wifi龘 abc\nWiFi\n")
+    result = run_process("python", "scripts/make_vocab.py", "--output", str(tmp_path / "v"), "--min_count", "2", texts)
+    tokens = (tmp_path / "v").read_text().splitlines()
+    assert result.returncode == 0 and tokens[:5] == ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
+    assert tokens[-2:] == ["龘", "wifi"] and len(set(tokens)) == len(tokens) and {"啊", "##9", "，"} <= set(tokens)
+
+
+def test_the_kinds_of_sample_pairs_are_what_they_say(monkeypatch):
+    """On the generator's own record: which template and meaning each text was made from."""
+    monkeypatch.syspath_prepend(str(PROJECT / "scripts"))
+    import make_sample_data as sample
+
+    assert sample.generate(6, 50, 10, 50) != sample.generate(5, 50, 10, 50)
+    writer = sample.Writer(random.Random(0), {})
+    assert [writer.claim("text", meaning) for meaning in ("a", "a", "b")] == [True, True, False]
+    made, owners = {}, {}
+    make_eval_set, make_train_pairs, claim = sample.make_eval_set, sample.make_train_pairs, sample.Writer.claim
+    monkeypatch.setattr(sample, "make_eval_set", lambda *a: made.setdefault("eval", make_eval_set(*a)))
+    monkeypatch.setattr(sample, "make_train_pairs", lambda *a: made.setdefault("train", make_train_pairs(*a)))
+    monkeypatch.setattr(sample.Writer, "claim", lambda self, text, meaning: (
+        owners.setdefault(text, meaning) == meaning and claim(self, text, meaning)))
+    files = sample.generate(5, 2000, 103, 2000)
+    cases, train = made["eval"].cases, made["train"]
+    assert [len(files[name]) for name in sorted(files)] == [2000, 2000, 103, 103]
+    assert files["semantic_similar_pair.part"] == [part for _, _, part in cases]
+    assert files["semantic_similar_pair.tsv"] == [f"{source.text}\t{target.text}" for source, target, _ in cases]
+    assert collections.Counter(files["semantic_similar_pair.part"]) == {
+        "same_template": 30, "seen_template": 17, "new_template": 36, "new_combination": 20}
+    meanings, templates, ways = set(), set(), set()
+    for text in (text for pair in train for text in pair):
+        meanings.add(text.meaning)
+        templates.add((text.meaning.intent.name, text.template))
+        ways.add((text.meaning, text.template))
+    assert all(source.meaning == target.meaning for source, target in train)
+    for source, target, part in cases:
+        seen = [(text.meaning.intent.name, text.template) in templates for text in (source, target)]
+        assert (source.meaning in meanings) == (part != "new_combination")
+        assert all(seen) == (part != "new_template") or part == "new_combination"
+        assert (source.meaning, source.template) not in ways
+    marked = {target.text for _, target, _ in cases}
+    unmarked = collections.Counter(
+        meaning for text, meaning in owners.items() if text in set(files["corpus_file"]) - marked)
+    assert max(unmarked[source.meaning] for source, _, _ in cases) == 3
