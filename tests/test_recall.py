@@ -262,3 +262,9 @@ def test_a_reference_form_file_recalls_with_its_encoder_named(trained, encoder_f
     path = shutil.copy(trained, tmp_path)  # without its manifest
     rows = run(path, pair_file, corpus_file, tmp_path / "o", "--model_name_or_path", encoder_folder, "--recall_num", "3")
     assert len(rows) == 48
+
+
+def test_vectors_stand_in_the_order_of_their_texts(trained, tmp_path):
+    alone = np.concatenate([vectors_of(trained, [text], tmp_path) for text in SOURCES[:5]])
+    assert len({len(text) for text in SOURCES[:5]}) > 2
+    assert np.allclose(vectors_of(trained, SOURCES, tmp_path)[:5], alone, atol=1e-6)
