@@ -268,3 +268,11 @@ def test_vectors_stand_in_the_order_of_their_texts(trained, tmp_path):
     alone = np.concatenate([vectors_of(trained, [text], tmp_path) for text in SOURCES[:5]])
     assert len({len(text) for text in SOURCES[:5]}) > 2
     assert np.allclose(vectors_of(trained, SOURCES, tmp_path)[:5], alone, atol=1e-6)
+
+
+def test_a_graph_that_came_out_short_is_refused(tmp_path, file_size_limit):
+    """Hnswlib itself reports success."""
+    engine = HnswIndex(8, 7, 33).build(unit_vectors(60))
+    with file_size_limit(1000), pytest.raises(UserError, match="cannot write .*g.bin.*bytes arrived"):
+        engine.save(tmp_path / "g.bin")
+    assert not list(tmp_path.iterdir())
