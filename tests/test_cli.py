@@ -110,8 +110,8 @@ def test_predict_reports_labels_and_writes_files(trained, tmp_path, capsys):
     (["--text_pair_file", "{pairs}", "--pad_to_max_seq_len", "False"], ["unrecognized arguments"]),
     (["--text_pair_file", "{pairs}", "--output_file", "/no/such/folder/o"], ["/no/such/folder/o"]),
     (["--text_pair_file", "{pairs}", "--batch_size", "0"], ["--batch_size", "'0'"]),
-    (["--text_pair_file", "{pairs}", "--text_file", "{texts}", "--output_embeddings", "o"], ["--text_pair_file", "one of"]),
-    (["--text_file", "{texts}", "--output_embeddings", "o", "--output_file", "o"], ["--output_file goes with"]),
+    (["--text_pair_file", "{pairs}", "--text_file", "{texts}", "--output_embeddings", "{texts}.npy"], ["--text_pair_file", "one of"]),
+    (["--text_file", "{texts}", "--output_embeddings", "{texts}.npy", "--output_file", "{texts}.o"], ["--output_file goes with"]),
 ])
 def test_bad_flags_of_predict(trained, tmp_path, pair_file, failure, flags, words):
     texts = write(tmp_path / "texts", "a\n")

@@ -212,7 +212,7 @@ def test_the_plot_has_recall_in_percent_over_k(tmp_path, monkeypatch):
 
 def test_a_plot_of_another_kind_is_refused(tmp_path, failure):
     flags = ["--similar_pair_file", write(tmp_path / "p", "q\ta\n"), "--recall_result_file", write(tmp_path / "r", rows("a"))]
-    assert "'p.gif' does not end in .png" in failure(evaluate.main, [*flags, "--plot", "p.gif"])
+    assert "p.gif' does not end in .png" in failure(evaluate.main, [*flags, "--plot", str(tmp_path / "p.gif")])
 
 
 def test_trec_scores_fall_strictly_and_hold_the_counted_texts(tmp_path):

@@ -1,6 +1,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -12,6 +13,7 @@ import predict
 import train_batch_neg
 import train_hardest_neg
 import train_pairwise
+import trainer
 from checkpoint import read_state_dict
 from data import read_train_set
 from trainer import draw_negatives, make_batch
@@ -421,20 +423,48 @@ def test_drawn_negatives_hang_on_the_seed(tmp_path):
     assert one == two != other
 
 
-def test_ranks_differ_in_their_dropout(encoder_folder, tmp_path, pair_file, monkeypatch):
-    import trainer
+def make_trainer(encoder_folder: str, pair_file: str, *flags: str) -> trainer.Trainer:
     from pretrained import open_encoder
 
     parser = cli.Parser(None)
     cli.add_training_flags(parser)
-    args = parser.parse_args(["--train_set_file", pair_file])
-    encoder, tokenizer = open_encoder(encoder_folder, 32)
+    args = parser.parse_args(["--train_set_file", pair_file, *flags])
+    return trainer.Trainer(args, read_train_set(pair_file), *open_encoder(encoder_folder, 32), "batch_neg", False)
+
+
+def test_ranks_differ_in_their_dropout(encoder_folder, pair_file, monkeypatch):
     noise = []
     for rank in (0, 0, 1):
         monkeypatch.setattr(trainer, "rank", lambda rank=rank: rank)
-        trainer.Trainer(args, read_train_set(pair_file), encoder, tokenizer, "batch_neg", False)
+        make_trainer(encoder_folder, pair_file)
         noise.append(paddle.rand([4]).tolist())
     assert noise[0] == noise[1] != noise[2]
+
+
+def test_epochs_of_a_run_have_batches_of_their_own(encoder_folder, pair_file):
+    made = make_trainer(encoder_folder, pair_file, "--batch_size", "4")
+    first, again, second = ([rows.tolist() for rows in made.batches_of(epoch)] for epoch in (0, 0, 1))
+    assert first == again != second and sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(16))
+
+
+def test_biases_that_are_not_zero_are_not_decayed_either(encoder_folder, trained, tmp_path, pair_file):
+    """Fresh biases are zero, and a decay of zero is not seen."""
+    base = ["--epochs", "1", "--dropout", "0", "--learning_rate", "1e-3", "--init_from_ckpt", trained]
+    train(train_batch_neg, encoder_folder, pair_file, tmp_path / "a", *base)
+    train(train_batch_neg, encoder_folder, pair_file, tmp_path / "b", *base, "--weight_decay", "0.5")
+    start, plain, decayed = read_state_dict(trained), weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert np.abs(start["emb_reduce_linear.bias"]).max() > 1e-2
+    for name, value in start.items():
+        expected = 0 if "bias" in name or "norm" in name else 1e-3 * 0.5 * value
+        assert np.allclose(plain[name] - decayed[name], expected, atol=1e-6), name
+
+
+def test_the_speed_is_of_the_steps_since_the_last_line(tmp_path):
+    args = SimpleNamespace(save_dir=str(tmp_path), visualdl_dir=None, logging_steps=4)
+    with trainer.Logs(args, 16) as logs:
+        for step in range(1, 17):
+            logs.add(step, 1, 1.0, 1.0, 1.0, pairs=step, seconds=0.5)
+    assert [line["pairs_per_second"] for line in read_log(tmp_path)] == [2.0 * s for s in range(1, 11)] + [23.0, 29.0]
 
 
 def test_a_missing_pooler_passes_where_none_is_needed(encoder_folder, trained, tmp_path, pair_file, failure):
