@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,12 +155,15 @@ def test_wrappers_pass_flags_and_exit_codes_on(folder):
     scripts = PROJECT / "scripts"
     small = ["--max_steps", "2", "--batch_size", "4"]
     for command, environment, code in (
-            (["run_train.sh", *small], {"MODEL": "configs/ernie_tiny"}, 0),
+            (["run_train.sh", *small], {"MODEL": "configs/ernie_tiny", "STRATEGY": "hardest_neg"}, 0),
             (["run_recall.sh", "--recall_num", "3"], {}, 0), (["run_evaluate.sh"], {}, 0),
             (["run_predict.sh"], {"TEXT_PAIR_FILE": "semantic_similar_pair.tsv"}, 0),
             (["run_train.sh"], {"TRAIN_SET_FILE": "nope"}, 2), (["run_train.sh", "--nope"], {"PROCESSES": "2"}, 2)):
         result = run_process("bash", str(scripts / command[0]), *command[1:], cwd=folder, DEVICE="cpu", **environment)
         assert result.returncode == code, f"{command}\n{result.stdout}\n{result.stderr}"
+    manifest = json.loads((folder / "checkpoints" / "latest" / "semantic_index.json").read_text())
+    assert manifest["strategy"] == "hardest_neg" and manifest["step"] == 2
+    assert len((folder / "recall_result_dir" / "recall_result.txt").read_text().splitlines()) == 6 * 3
 
 
 needs_environment = pytest.mark.skipif(not (PROJECT / ".venv" / "installed").is_file(),
@@ -175,8 +179,6 @@ def test_the_quickstart_in_a_small_form(tmp_path):
     assert "installing" not in result.stderr
     table = result.stdout[result.stdout.index("| Strategy | Recall@10 | Recall@50 |"):].splitlines()
     assert [line.split(" | ")[0] for line in table[2:5]] == ["| Baseline", "| BatchNeg", "| HardestNeg"]
-    assert [json.loads((out / name / "latest" / "semantic_index.json").read_text())["strategy"]
-            for name in ("Baseline", "BatchNeg", "HardestNeg")] == ["pairwise", "batch_neg", "hardest_neg"]
     assert (out / "recall.png").read_bytes().startswith(b"\x89PNG")
     assert len((out / "scored.tsv").read_text().splitlines()) == 5
 
@@ -375,3 +377,22 @@ def test_the_kinds_of_sample_pairs_are_what_they_say(monkeypatch):
     unmarked = collections.Counter(
         meaning for text, meaning in owners.items() if text in set(files["corpus_file"]) - marked)
     assert max(unmarked[source.meaning] for source, _, _ in cases) == 3
+
+
+def test_the_comparison_trains_each_strategy_under_its_own_name(tmp_path):
+    """With a `python` that only notes what it is asked to do."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "out").mkdir()  # training makes it
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    shutil.copy(PROJECT / "scripts" / "compare_strategies.sh", tmp_path / "scripts")
+    write(tmp_path / ".venv" / "bin" / "python", '#!/bin/sh\necho "$*" >>calls\n')
+    (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
+    result = run_process("bash", "scripts/compare_strategies.sh", "data", "out", "--max_steps", "2", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    calls = (tmp_path / "calls").read_text().splitlines()
+    for i, (name, script) in enumerate((("Baseline", "train_pairwise"), ("BatchNeg", "train_batch_neg"),
+                                        ("HardestNeg", "train_hardest_neg"))):
+        assert f"{script}.py" in calls[2 * i] and f"--save_dir out/{name} " in calls[2 * i] and "--max_steps 2" in calls[2 * i]
+        assert "recall.py" in calls[2 * i + 1] and f"--params_path out/{name}/latest" in calls[2 * i + 1]
+        assert f"--recall_result_dir out/{name} --recall_result_file {name}.txt" in calls[2 * i + 1]
+    assert "evaluate.py" in calls[6] and "results_table.py out/metrics.json Baseline BatchNeg HardestNeg" in calls[7]
