@@ -13,7 +13,7 @@ from conftest import make_encoder_folder, pair_lines, write
 import predict
 import recall
 import train_batch_neg
-from checkpoint import load_checkpoint, read_state_dict
+from checkpoint import _fingerprint, load_checkpoint, read_state_dict
 from files import UserError
 
 
@@ -196,3 +196,68 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, failure, encoder_fol
         assert sorted(p.name for p in save_dir.iterdir()) == ["latest", "model_2", "train_log.jsonl"]
     assert (save_dir / "latest" / "model_state.pdparams").read_bytes() == before
     assert load_checkpoint(str(save_dir / "latest" / "model_state.pdparams"), 32)
+
+
+def test_a_loaded_model_drops_nothing(encoder_folder, tmp_path, pair_file, capsys):
+    train = ["--device", "cpu", "--model_name_or_path", encoder_folder, "--save_dir", str(tmp_path / "o"),
+             "--train_set_file", pair_file, "--max_steps", "1", "--dropout", "0.5"]
+    assert train_batch_neg.main(train) == 0
+    capsys.readouterr()
+    scores = []
+    for size in ("64", "3"):  # every run has the same seed, so only other batches would meet other noise
+        assert predict.main(flags(str(tmp_path / "o" / "latest"), "--text_pair_file", pair_file, "--batch_size", size)) == 0
+        scores.append([float(line) for line in capsys.readouterr().out.splitlines()])
+    assert len(scores[0]) == 16 and scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+def test_pooling_comes_from_the_manifest(trained):
+    assert load_checkpoint(trained, 32).model.pooling == "mean"
+
+
+def test_the_fingerprint_hangs_on_all_that_makes_a_vector(trained):
+    loaded, state = load_checkpoint(trained, 32), read_state_dict(trained)
+    seen = [_fingerprint(state, loaded.model, loaded.tokenizer)]
+    state["emb_reduce_linear.bias"] = state["emb_reduce_linear.bias"] + 1
+    seen.append(_fingerprint(state, loaded.model, loaded.tokenizer))
+    loaded.model.pooling = "cls"
+    seen.append(_fingerprint(state, loaded.model, loaded.tokenizer))
+    loaded.model.ptm.config.hidden_act = "relu"
+    seen.append(_fingerprint(state, loaded.model, loaded.tokenizer))
+    loaded.tokenizer.files["vocab.txt"] += b"x\n"
+    seen.append(_fingerprint(state, loaded.model, loaded.tokenizer))
+    assert seen[0] == loaded.fingerprint and len(set(seen)) == 5
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocab.txt"])
+def test_a_changed_file_beside_the_weights_is_called_damage(trained, tmp_path, failure, pair_file, name):
+    folder = tmp_path / "bad"
+    shutil.copytree(Path(trained).parent, folder)
+    raw = (folder / name).read_bytes()
+    (folder / name).write_bytes(raw.replace(b"a", b"b", 1))
+    assert f"{name} is damaged" in failure(predict.main, flags(str(folder), "--text_pair_file", pair_file))
+
+
+def test_a_manifest_of_another_version_is_refused(trained, tmp_path, failure, pair_file):
+    folder = tmp_path / "new"
+    shutil.copytree(Path(trained).parent, folder)
+    manifest = json.loads((folder / "semantic_index.json").read_text())
+    write(folder / "semantic_index.json", json.dumps({**manifest, "format": 3}))
+    assert "format 3, this version reads 2" in failure(predict.main, flags(str(folder), "--text_pair_file", pair_file))
+
+
+def test_a_state_dict_of_something_else_is_called_that(trained, tmp_path, failure, pair_file, encoder_folder):
+    path = str(tmp_path / "model_state.pdparams")
+    paddle.save({"fc.weight": paddle.zeros([2])}, path)
+    line = failure(predict.main, flags(path, "--text_pair_file", pair_file, "--model_name_or_path", encoder_folder))
+    assert "no name begins with `ptm.`" in line and "'fc.weight'" in line
+
+
+def test_vectors_that_are_not_finite_are_refused(trained, tmp_path, failure, pair_file, encoder_folder, capsys):
+    path = bare_copy(trained, tmp_path, lambda s: s.update({"emb_reduce_linear.bias": paddle.full([256], np.nan)}))
+    line = failure(predict.main, flags(path, "--text_pair_file", pair_file, "--model_name_or_path", encoder_folder))
+    assert "not finite" in line
+
+
+def test_texts_without_tokens_are_told(trained, tmp_path, capsys):
+    assert predict.main(flags(trained, "--text_pair_file", write(tmp_path / "p", "\u200b\t快递\n \t\ufffd\n"))) == 0
+    assert "3 text(s) have no tokens" in capsys.readouterr().err

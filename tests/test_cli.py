@@ -1,17 +1,27 @@
 """The command line as people use it: the published commands word for word, the README's, bad input, the wrappers."""
 
+import argparse
+import collections
+import json
+import os
+import random
 import re
 import shlex
+import shutil
+import signal
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 from conftest import PROJECT, SHARED_DATA, SOURCES, TARGETS, launch, pair_lines, run_process, write
 
+import cli
 import evaluate
 import predict
 import recall
 import train_batch_neg
+from runtime import configure_environment
 
 SCRIPTS = ["train_batch_neg.py", "train_hardest_neg.py", "train_pairwise.py", "recall.py", "evaluate.py", "predict.py"]
 
@@ -103,6 +113,8 @@ def test_predict_reports_labels_and_writes_files(trained, tmp_path, capsys):
     (["--text_pair_file", "{pairs}", "--output_file", "{pairs}"], ["--output_file would overwrite", "--text_pair_file"]),
     (["--text_file", "{texts}", "--output_embeddings", "{texts}"], ["--output_embeddings would overwrite", "--text_file"]),
     (["--text_pair_file", "{pairs}", "--batch_size", "0"], ["--batch_size", "'0'"]),
+    (["--text_pair_file", "{pairs}", "--text_file", "{texts}", "--output_embeddings", "{texts}.npy"], ["--text_pair_file", "one of"]),
+    (["--text_file", "{texts}", "--output_embeddings", "{texts}.npy", "--output_file", "{texts}.o"], ["--output_file goes with"]),
 ])
 def test_bad_flags_of_predict(trained, tmp_path, pair_file, failure, flags, words):
     texts = write(tmp_path / "texts", "a\n")
@@ -113,7 +125,8 @@ def test_bad_flags_of_predict(trained, tmp_path, pair_file, failure, flags, word
 
 
 @pytest.mark.parametrize("flags, words", [
-    (["--hnsw_m", "1"], ["--hnsw_m", "1"]), (["--recall_result_file", "a/b"], ["'a/b'"]),
+    (["--hnsw_m", "1"], ["--hnsw_m", "1"]), (["--hnsw_m", "101"], ["--hnsw_m", "101"]),
+    (["--recall_result_file", "a/b"], ["'a/b'"]),
     (["--recall_result_file", ".lock"], ["'.lock'"]), (["--recall_result_file", "index"], ["'index' is a folder"]),
     (["--recall_result_dir", "{tmp}", "--recall_result_file", "corpus.txt"], ["would overwrite", "--corpus_file"]),
     (["--recall_result_dir", "{tmp}", "--index_dir", "{tmp}/."], ["--index_dir and --recall_result_dir are both"]),
@@ -171,12 +184,15 @@ def test_wrappers_pass_flags_and_exit_codes_on(folder):
     scripts = PROJECT / "scripts"
     small = ["--max_steps", "2", "--batch_size", "4"]
     for command, environment, code in (
-            (["run_train.sh", *small], {"MODEL": "configs/ernie_tiny"}, 0),
+            (["run_train.sh", *small], {"MODEL": "configs/ernie_tiny", "STRATEGY": "hardest_neg"}, 0),
             (["run_recall.sh", "--recall_num", "3"], {}, 0), (["run_evaluate.sh"], {}, 0),
             (["run_predict.sh"], {"TEXT_PAIR_FILE": "semantic_similar_pair.tsv"}, 0),
             (["run_train.sh"], {"TRAIN_SET_FILE": "nope"}, 2), (["run_train.sh", "--nope"], {"PROCESSES": "2"}, 2)):
         result = run_process("bash", str(scripts / command[0]), *command[1:], cwd=folder, DEVICE="cpu", **environment)
         assert result.returncode == code, f"{command}\n{result.stdout}\n{result.stderr}"
+    manifest = json.loads((folder / "checkpoints" / "latest" / "semantic_index.json").read_text())
+    assert manifest["strategy"] == "hardest_neg" and manifest["step"] == 2
+    assert len((folder / "recall_result_dir" / "recall_result.txt").read_text().splitlines()) == 6 * 3
 
 
 needs_environment = pytest.mark.skipif(not (PROJECT / ".venv" / "installed").is_file(),
@@ -250,3 +266,162 @@ def test_batch_neg_learns_from_real_pairs(tmp_path, capsys):
         assert recall.main(flags) == 0
         recalls.append(recall_of(pairs, f"{out}/recall_result.txt", capsys)[0])
     assert recalls[1] > recalls[0] + 10, recalls
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    pairs, result = write(tmp_path / "p", "q\ta\n"), write(tmp_path / "r", "q\ta\t0.5\n")
+    done = run_process("bash", "-c", f"python evaluate.py --similar_pair_file {pairs} --recall_result_file {result} | true; "
+                                     "exit ${PIPESTATUS[0]}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("error, code, line", [
+    (KeyboardInterrupt(), 130, "interrupted\n"), (MemoryError(), 2, "error: out of memory; use a smaller --batch_size"),
+    (PermissionError(13, "Permission denied", "some/file"), 2, "error: some/file: Permission denied; check"),
+])
+def test_what_ends_a_run_is_told_in_one_line(error, code, line, monkeypatch, capsys):
+    def main(argv):
+        raise error
+
+    monkeypatch.setattr(signal, "sigtimedwait", lambda *_: pytest.fail("a lone process has nobody to wait for"))
+    assert cli.entry_point(main)() == code
+    err = capsys.readouterr().err
+    assert err.startswith(line) and err.count("\n") == 1
+
+
+def test_notices_come_from_rank_0_alone(monkeypatch, capsys):
+    cli.notice("once")
+    monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
+    cli.notice("twice")
+    assert capsys.readouterr().err == "once\n"
+
+
+@pytest.mark.parametrize("kind, smallest, refused", [
+    (cli.positive_int, "1", ["0", "-1", "1.5"]), (cli.natural, "0", ["-1", "x"]),
+    (cli.positive, "1e-9", ["0", "-1", "inf", "nan"]), (cli.non_negative, "0", ["-0.1", "inf", "nan"]),
+    (cli.fraction, "0", ["1", "-0.1", "nan"]),
+])
+def test_the_bounds_of_numbers(kind, smallest, refused):
+    assert kind(smallest) == float(smallest)
+    for text in refused:
+        with pytest.raises(argparse.ArgumentTypeError, match=text):
+            kind(text)
+
+
+def test_the_published_settings_are_the_defaults():
+    parser = cli.Parser(None)
+    cli.add_training_flags(parser)
+    given = vars(parser.parse_args(["--train_set_file", __file__]))
+    published = {"batch_size": 64, "learning_rate": 5e-5, "epochs": 3, "output_emb_size": 256, "max_seq_length": 64,
+                 "model_name_or_path": "ernie-1.0", "pooling": "cls", "dropout": None, "weight_decay": 0.0,
+                 "warmup_proportion": 0.0, "max_grad_norm": 1.0, "max_steps": None, "use_amp": False}
+    assert {name: given[name] for name in published} == published
+
+
+def test_threads_are_the_user_s_choice_or_a_rank_s_share_of_the_cores(monkeypatch):
+    monkeypatch.delitem(sys.modules, "paddle", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    for ranks, threads in (("1", "7"), ("4", "2"), ("16", "1")):
+        monkeypatch.setenv("PADDLE_TRAINERS_NUM", ranks)
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            monkeypatch.setenv(name, "7")
+        monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", "")
+        monkeypatch.delenv("MKL_DEBUG_CPU_TYPE")
+        configure_environment("cpu")
+        assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == threads
+        assert os.environ["MKL_DEBUG_CPU_TYPE"] == "5"
+
+
+def test_a_gpu_that_is_not_there_is_told(trained, pair_file, failure, monkeypatch):
+    import paddle
+
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: False)
+    assert "sees no GPU" in failure(predict.main, ["--device", "gpu", "--params_path", trained, "--text_pair_file",
+                                                   pair_file])
+
+
+def test_scores_are_the_cosines_of_the_vectors_and_agree_with_the_labels(trained, tmp_path, capsys):
+    rows = [(SOURCES[0], SOURCES[0], 1), (SOURCES[1], TARGETS[7], 0), (SOURCES[2], TARGETS[9], 0)]
+    pairs = write(tmp_path / "p", "".join(f"{a}\t{b}\t{label}\n" for a, b, label in rows))
+    texts = write(tmp_path / "t", "".join(f"{a}\n{b}\n" for a, b, _ in rows))
+    flags = ["--device", "cpu", "--params_path", trained]
+    assert predict.main([*flags, "--text_pair_file", pairs]) == 0
+    out, err = capsys.readouterr()
+    assert predict.main([*flags, "--text_file", texts, "--output_embeddings", str(tmp_path / "v.npy")]) == 0
+    vectors = np.load(tmp_path / "v.npy")
+    right = [vectors[2 * i] @ vectors[2 * i + 1] for i in range(3)]
+    assert [float(line) for line in out.splitlines()] == pytest.approx(right, abs=2e-6)
+    assert "AUC 1.0000; best-threshold accuracy 1.0000" in err
+
+
+def test_the_results_table_has_its_columns_in_order(tmp_path):
+    systems = {"a": {"R@10": {"value": 0.25}, "R@50": {"value": 0.5}}}
+    command = ["python", "scripts/results_table.py", write(tmp_path / "m.json", json.dumps({"systems": systems}))]
+    assert run_process(*command, "a").stdout.splitlines()[2] == "| a | 25.00 | 50.00 |"
+    result = run_process(*command, "b")
+    assert result.returncode == 2 and "has no system 'b'" in result.stderr
+
+
+def test_the_vocabulary_of_texts(tmp_path):
+    texts = write(tmp_path / "t", "wifi龘 abc\nWiFi\n")
+    result = run_process("python", "scripts/make_vocab.py", "--output", str(tmp_path / "v"), "--min_count", "2", texts)
+    tokens = (tmp_path / "v").read_text().splitlines()
+    assert result.returncode == 0 and tokens[:5] == ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
+    assert tokens[-2:] == ["龘", "wifi"] and len(set(tokens)) == len(tokens) and {"啊", "##9", "，"} <= set(tokens)
+
+
+def test_the_kinds_of_sample_pairs_are_what_they_say(monkeypatch):
+    """On the generator's own record: which template and meaning each text was made from."""
+    monkeypatch.syspath_prepend(str(PROJECT / "scripts"))
+    import make_sample_data as sample
+
+    assert sample.generate(6, 50, 10, 50) != sample.generate(5, 50, 10, 50)
+    writer = sample.Writer(random.Random(0), {})
+    assert [writer.claim("text", meaning) for meaning in ("a", "a", "b")] == [True, True, False]
+    made, owners = {}, {}
+    make_eval_set, make_train_pairs, claim = sample.make_eval_set, sample.make_train_pairs, sample.Writer.claim
+    monkeypatch.setattr(sample, "make_eval_set", lambda *a: made.setdefault("eval", make_eval_set(*a)))
+    monkeypatch.setattr(sample, "make_train_pairs", lambda *a: made.setdefault("train", make_train_pairs(*a)))
+    monkeypatch.setattr(sample.Writer, "claim", lambda self, text, meaning: (
+        owners.setdefault(text, meaning) == meaning and claim(self, text, meaning)))
+    files = sample.generate(5, 2000, 103, 2000)
+    cases, train = made["eval"].cases, made["train"]
+    assert [len(files[name]) for name in sorted(files)] == [2000, 2000, 103, 103]
+    assert files["semantic_similar_pair.part"] == [part for _, _, part in cases]
+    assert files["semantic_similar_pair.tsv"] == [f"{source.text}\t{target.text}" for source, target, _ in cases]
+    assert collections.Counter(files["semantic_similar_pair.part"]) == {
+        "same_template": 30, "seen_template": 17, "new_template": 36, "new_combination": 20}
+    meanings, templates, ways = set(), set(), set()
+    for text in (text for pair in train for text in pair):
+        meanings.add(text.meaning)
+        templates.add((text.meaning.intent.name, text.template))
+        ways.add((text.meaning, text.template))
+    assert all(source.meaning == target.meaning for source, target in train)
+    for source, target, part in cases:
+        seen = [(text.meaning.intent.name, text.template) in templates for text in (source, target)]
+        assert (source.meaning in meanings) == (part != "new_combination")
+        assert all(seen) == (part != "new_template") or part == "new_combination"
+        assert (source.meaning, source.template) not in ways
+    marked = {target.text for _, target, _ in cases}
+    unmarked = collections.Counter(
+        meaning for text, meaning in owners.items() if text in set(files["corpus_file"]) - marked)
+    assert max(unmarked[source.meaning] for source, _, _ in cases) == 3
+
+
+def test_the_comparison_trains_each_strategy_under_its_own_name(tmp_path):
+    """With a `python` that only notes what it is asked to do."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "out").mkdir()  # training makes it
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    shutil.copy(PROJECT / "scripts" / "compare_strategies.sh", tmp_path / "scripts")
+    write(tmp_path / ".venv" / "bin" / "python", '#!/bin/sh\necho "$*" >>calls\n')
+    (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
+    result = run_process("bash", "scripts/compare_strategies.sh", "data", "out", "--max_steps", "2", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    calls = (tmp_path / "calls").read_text().splitlines()
+    for i, (name, script) in enumerate((("Baseline", "train_pairwise"), ("BatchNeg", "train_batch_neg"),
+                                        ("HardestNeg", "train_hardest_neg"))):
+        assert f"{script}.py" in calls[2 * i] and f"--save_dir out/{name} " in calls[2 * i] and "--max_steps 2" in calls[2 * i]
+        assert "recall.py" in calls[2 * i + 1] and f"--params_path out/{name}/latest" in calls[2 * i + 1]
+        assert f"--recall_result_dir out/{name} --recall_result_file {name}.txt" in calls[2 * i + 1]
+    assert "evaluate.py" in calls[6] and "results_table.py out/metrics.json Baseline BatchNeg HardestNeg" in calls[7]

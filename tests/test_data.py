@@ -121,7 +121,8 @@ def test_tokenizer_needs_a_vocabulary(tmp_path, remove, words):
 
 
 HARD_TEXTS = ["iPhone12多少钱", "ＡＢＣ１２３", "WiFi密码 是Abc_123吗？", "naïve café", "😀好", "[SEP]是什么", "㐀㐁", "a" * 300,
-              "100%正品", "7℃", "😀😃", "こんにちは", "αβγ", "Привет", "a+b=c", "[sep][MASK]x", "²º", "“引号”—破折号…", "\tTAB里外", "한국어", "Ⅷ㎡", "e\u0301"]
+              "100%正品", "7℃", "😀😃", "こんにちは", "αβγ", "Привет", "a+b=c", "[sep][MASK]x", "²º", "“引号”—破折号…", "\tTAB里外", "한국어", "Ⅷ㎡", "e\u0301",
+              "b" * 100, "c" * 101, "d" * 150]
 
 
 def test_tokenizer_agrees_with_paddlenlp():
@@ -162,3 +163,24 @@ def test_a_repeated_token_does_not_hide_ids_beyond_the_embedding(tmp_path):
     lines = (tmp_path / "e" / "vocab.txt").read_text().splitlines()
     write(tmp_path / "e" / "vocab.txt", "".join(f"{token}\n" for token in [*lines, "a", "新"]))
     assert Tokenizer(folder, 20).size == len(lines) + 2
+
+
+def test_of_many_bad_lines_ten_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"line 1: .* \(also line 2, 3, 4, 5, 6, 7, 8, 9, 10 and others\)"):
+        read_pairs(write(tmp_path / "f", "x\n" * 11))
+
+
+def test_short_batches_do_not_come_first():
+    lengths = np.arange(640)
+    batches = epoch_batches(lengths, 32, 1, 0)  # one window
+    means = [lengths[rows].mean() for rows in batches]
+    assert means != sorted(means)
+
+
+def test_tokenizer_config_decides_on_case(tmp_path):
+    folder = make_encoder_folder(tmp_path / "e")
+    assert Tokenizer(folder, 16)(["ABC"]) == Tokenizer(folder, 16)(["abc"])
+    write(tmp_path / "e" / "tokenizer_config.json", '{"do_lower_case": false}')
+    tokenizer = Tokenizer(folder, 16)
+    assert tokenizer(["ABC"]) != tokenizer(["abc"])
+    assert "tokenizer_config.json" in tokenizer.files  # a checkpoint keeps it

@@ -2,11 +2,12 @@
 
 import hashlib
 import http.server
+import tarfile
 import threading
 from functools import partial
 
 import pytest
-from conftest import PROJECT, run_process
+from conftest import PROJECT, run_process, write
 
 
 @pytest.fixture
@@ -75,3 +76,16 @@ def test_a_broken_and_a_missing_file_fail_clearly(server, tmp_path):
 def test_an_unknown_name_lists_the_files(tmp_path):
     result = run_process("bash", str(PROJECT / "scripts" / "download_data.sh"), "got", "nope", cwd=tmp_path)
     assert result.returncode == 2 and "semantic_pair_train.tsv" in result.stderr
+
+
+def test_an_archive_is_unpacked(server, tmp_path):
+    folder, url, _ = server
+    write(tmp_path / "model_state.pdparams", "weights")
+    with tarfile.open(folder / "batch_neg_v1.0.tar", "w") as archive:
+        archive.add(tmp_path / "model_state.pdparams", "checkpoints/model_state.pdparams")
+    md5 = hashlib.md5((folder / "batch_neg_v1.0.tar").read_bytes()).hexdigest()
+    result = run_process("bash", str(PROJECT / "scripts" / "download_data.sh"), "got", "batch_neg_v1.0.tar", cwd=tmp_path,
+                         BASE_URL=url.rstrip("/"), MD5=md5)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "got" / "checkpoints" / "model_state.pdparams").read_text() == "weights"
+    assert sorted(path.name for path in (tmp_path / "got").iterdir()) == ["batch_neg_v1.0.tar", "checkpoints"]

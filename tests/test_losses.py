@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import paddle
 import pytest
+from conftest import SOURCES
 
-from data import known_positives
-from model import SemanticIndexBatchNeg, SemanticIndexHardestNeg, SemanticIndexPairwise
+from data import known_positives, pad_batch
+from model import SemanticIndexBase, SemanticIndexBatchNeg, SemanticIndexHardestNeg, SemanticIndexPairwise
+from pretrained import open_encoder
 
 MARGIN, SCALE = 0.2, 30.0
 
@@ -127,3 +129,39 @@ def test_known_positives_go_by_text():
         sources, columns = rng.integers(0, 5, 6), rng.integers(0, 8, 9)
         right = [[columns[j] in positives[sources[i]] and i != j for j in range(9)] for i in range(6)]
         assert known_positives(sources, columns, positives).tolist() == right
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_padding_changes_no_vector(pooling, encoder_folder):
+    encoder, tokenizer = open_encoder(encoder_folder, 32)
+    model = SemanticIndexBase(encoder, 16, pooling)
+    model.eval()
+    ids = tokenizer(SOURCES[:1])
+    bare, padded = (model(*map(paddle.to_tensor, pad_batch(ids, 0, length))).numpy() for length in (0, 30))
+    assert np.allclose(bare, padded, atol=1e-6) and np.linalg.norm(bare) == pytest.approx(1, abs=1e-6)
+
+
+def test_mean_pooling_is_the_mean_over_the_tokens():
+    encoder = stub()
+    tokens = np.random.default_rng(0).normal(size=(2, 5, 8)).astype("float32")
+    encoder.forward = lambda ids, attention_mask: (paddle.to_tensor(tokens), None)
+    mask = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], dtype="float32")
+    got = SemanticIndexBase(encoder, 0, "mean")(None, paddle.to_tensor(mask)).numpy()
+    for vector, mean in zip(got, (tokens[0, :3].mean(axis=0), tokens[1].mean(axis=0))):
+        assert np.allclose(vector, mean / np.linalg.norm(mean), atol=1e-6)
+
+
+@pytest.mark.parametrize("own, flag, drops", [(0.5, None, True), (0.5, 0.0, False), (0.0, 0.5, True), (0.0, None, False)])
+def test_the_head_drops_in_training_alone(own, flag, drops):
+    encoder = stub()
+    encoder.config.hidden_dropout_prob = own
+    encoder.forward = lambda ids, attention_mask: (None, paddle.ones([64, 8]))
+    model = SemanticIndexBase(encoder, 0, dropout=flag)
+    assert bool((model(None, None) == 0).any()) == drops
+    model.eval()
+    assert not bool((model(None, None) == 0).any())
+
+
+def test_the_projection_starts_small():
+    weight = SemanticIndexBase(stub(), 4096).emb_reduce_linear.weight.numpy()
+    assert weight.std() == pytest.approx(0.02, rel=0.02)

@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 
 import evaluate
 import metrics
+from files import UserError
 
 
 def run(tmp_path, pairs: str, result: str, *flags: str) -> int:
@@ -133,3 +134,91 @@ def test_label_agreement():
     assert got["Spearman"] == pytest.approx(spearmanr(scores, labels).statistic)
     assert got["AUC"] == pytest.approx(np.mean(pairs))
     assert got["best-threshold accuracy"] == pytest.approx(best)
+
+
+def test_the_first_line_has_recall_at_10_before_recall_at_50(tmp_path, capsys):
+    assert run(tmp_path, "q\ta\n", rows(*"bcdefghijk", "a")) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "0.0\t100.0"
+
+
+def test_a_repeated_text_keeps_its_best_cosine(tmp_path):
+    got = figures(tmp_path, "q\tb\n", "q\tb\t0.9\nq\ta\t0.7\nq\tb\t0.5\n")
+    assert got["R@1"] == 1
+
+
+def test_the_interval_of_many_independent_cases_is_the_normal_one():
+    values = np.random.default_rng(0).random((2000, 1))
+    low, high = metrics.bootstrap_interval(values, [str(i) for i in range(2000)])[:, 0]
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(2000), rel=0.08)
+
+
+def test_cases_of_one_source_are_one_piece_of_evidence():
+    better, worse = metrics.case_values(np.full(40, 1)), metrics.case_values(np.full(40, 2))
+    assert metrics.paired_test(better, worse, ["q"] * 40)["p"][0] == 1  # both ways to swap are as extreme
+    assert metrics.paired_test(better, worse, [str(i) for i in range(40)])["p"][0] == pytest.approx(1 / 10_001)
+    assert metrics.paired_test(worse, better, [str(i) for i in range(40)])["p"][0] == pytest.approx(1 / 10_001)
+    interval = metrics.bootstrap_interval(np.arange(40.0)[:, None], ["q"] * 40)
+    assert interval.ravel().tolist() == [19.5, 19.5]
+
+
+def test_labels_and_scores_that_tell_nothing():
+    with pytest.raises(UserError, match="all 3 labels are 1"):
+        metrics.label_agreement(np.array([0.1, 0.2, 0.3]), np.array([1, 1, 1]))
+    got = metrics.label_agreement(np.full(4, 0.5), np.array([0, 1, 1, 1]))
+    assert got == {"Spearman": 0, "AUC": 0.5, "best-threshold accuracy": 0.75}
+
+
+def test_sources_that_nobody_asked_for_are_told(tmp_path, capsys):
+    assert run(tmp_path, "q\ta\n", rows("a") + rows("a", source="other")) == 0
+    assert "1 sources are not in the pair file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags, words", [([], "plain ranking (--keep_self): R@10 0.00, R@50 100.00"),
+                                          (["--keep_self"], "without the source itself: R@10 100.00, R@50 100.00")])
+def test_the_other_ranking_is_given_where_it_differs(tmp_path, capsys, flags, words):
+    assert run(tmp_path, "q\ta\n", rows("q", *"bcdefghij", "a"), *flags) == 0
+    assert words in capsys.readouterr().out
+    assert run(tmp_path, "q\ta\n", rows("a"), *flags) == 0
+    assert words.split(":")[0] not in capsys.readouterr().out
+
+
+def test_the_table_is_in_percent_with_its_interval(tmp_path, capsys):
+    pairs = "".join(f"q{i}\tt{i}\n" for i in range(40))
+    result = "".join(rows(f"t{i}" if i % 4 else "x", source=f"q{i}") for i in range(40))
+    assert run(tmp_path, pairs, result) == 0
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines() if "|" in line]
+    assert table[0] == ["result file", *metrics.METRICS]
+    assert table[2] == ["result", *["75.00"] * 4, "0.7500", "0.7500"]
+    low, high = (float(number) for number in table[3][1].strip("[]").split(", "))
+    assert 55 < low < 75 < high < 95
+
+
+def test_files_of_one_name_are_told_apart():
+    assert evaluate.label_files(["a/r.txt", "b/s.txt"]) == ["r", "s"]
+    assert evaluate.label_files(["a/r.txt", "b/r.txt"]) == ["a/r.txt", "b/r.txt"]
+    assert evaluate.label_files(["r.txt", "r.txt"]) == ["r.txt (1)", "r.txt (2)"]
+
+
+def test_the_plot_has_recall_in_percent_over_k(tmp_path, monkeypatch):
+    from matplotlib import pyplot
+
+    monkeypatch.setattr(pyplot, "close", lambda figure: None)
+    assert run(tmp_path, "q\ta\nr\tb\n", rows("x", "a") + rows("b", source="r"), "--recall_num", "3", "--plot",
+               str(tmp_path / "p.svg")) == 0
+    (line,) = pyplot.gcf().axes[0].lines
+    assert line.get_xdata().tolist() == [1, 2, 3] and line.get_ydata().tolist() == [50, 100, 100]
+    assert (tmp_path / "p.svg").read_text().startswith("<?xml")
+
+
+def test_a_plot_of_another_kind_is_refused(tmp_path, failure):
+    flags = ["--similar_pair_file", write(tmp_path / "p", "q\ta\n"), "--recall_result_file", write(tmp_path / "r", rows("a"))]
+    assert "p.gif' does not end in .png" in failure(evaluate.main, [*flags, "--plot", str(tmp_path / "p.gif")])
+
+
+def test_trec_scores_fall_strictly_and_hold_the_counted_texts(tmp_path):
+    pairs, result = "q\ta\nq\ta\n", "q\tx\t0.5\nq\ta\t0.5\nq\tb\t0.5\nq\tc\t0.1\n"
+    run_file, qrels = tmp_path / "run", tmp_path / "qrels"
+    assert run(tmp_path, pairs, result, "--trec_run", str(run_file), "--trec_qrels", str(qrels), "--recall_num", "3") == 0
+    scores = [float(line.split()[4]) for line in run_file.read_text().splitlines()]
+    assert scores == [0.5, 0.499999, 0.499998]
+    assert len(qrels.read_text().splitlines()) == 1

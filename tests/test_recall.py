@@ -1,5 +1,7 @@
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +10,9 @@ from conftest import SOURCES, TARGETS, launch, write
 import predict
 import recall
 from ann_util import FlatIndex, HnswIndex, TextIndex, share_of_exact
+from data import Corpus
+from files import UserError, own_folder
+from index_store import IndexStore
 
 
 def run(trained, pair, corpus, out, *flags: str) -> list[list[str]]:
@@ -102,7 +107,7 @@ def test_an_index_of_another_checkpoint_is_refused(trained, encoder_folder, pair
     assert "checkpoint" in line and "256" in line and "128" in line
 
 
-@pytest.mark.parametrize("name", ["vectors.npy", "hnsw.bin", "manifest.json"])
+@pytest.mark.parametrize("name", ["vectors.npy", "text_of_line.npy", "hnsw.bin", "manifest.json"])
 def test_a_damaged_index_is_refused(trained, pair_file, corpus_file, tmp_path, failure, name):
     index = tmp_path / "ix"
     run(trained, pair_file, corpus_file, tmp_path / "a", "--index_dir", str(index))
@@ -170,3 +175,104 @@ def test_manifest_names_what_an_index_is_made_from(trained, pair_file, corpus_fi
     assert set(manifest["vectors"]) == {"checkpoint", "corpus", "max_seq_length", "dimension", "metric"}
     assert manifest["graph"] == {"engine": "hnsw", "hnsw_m": 16, "hnsw_ef": 100}
     assert set(manifest["files"]) == {"vectors.npy", "text_of_line.npy", "hnsw.bin"}
+
+
+def unit_vectors(count: int, dimension: int = 8) -> np.ndarray:
+    vectors = np.random.default_rng(count).normal(size=(count, dimension)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_hnsw_takes_its_settings():
+    vectors = unit_vectors(60)
+    engine = HnswIndex(8, 7, 33).build(vectors)
+    engine.search(vectors, 5)
+    assert (engine.graph.M, engine.graph.ef_construction, engine.graph.ef) == (7, 33, 33)
+    engine.search(vectors, 40)
+    assert engine.graph.ef == 40
+
+
+def test_a_graph_of_another_corpus_is_refused(tmp_path):
+    HnswIndex(8, 7, 33).build(unit_vectors(20)).save(tmp_path / "g")
+    with pytest.raises(UserError, match="holds 20 vectors where 30 belong"):
+        HnswIndex(8, 7, 33).load(tmp_path / "g", 30)
+
+
+def test_a_graph_that_falls_apart_is_searched_exactly(capsys):
+    vectors = unit_vectors(60)
+    engine = HnswIndex(8, 7, 33).build(vectors)
+    tried = []
+
+    def fail(*_, **__):
+        raise RuntimeError("Cannot return the results in a contiguous 2D array")
+
+    engine.graph = SimpleNamespace(get_current_count=lambda: 60, set_ef=tried.append, knn_query=fail,
+                                   get_items=engine.graph.get_items)
+    assert np.array_equal(engine.search(vectors[:9], 5), FlatIndex(vectors).search(vectors[:9], 5))
+    assert tried == [33, 60] and "searched exactly" in capsys.readouterr().err
+
+
+def test_the_share_of_exact_counts_what_is_missing():
+    class HalfRight:
+        def search(self, queries, k):
+            exact = FlatIndex(index.different).search(queries, 60)
+            return np.concatenate([exact[:, : k // 2], exact[:, -(k // 2) :]], axis=1)
+
+    vectors = unit_vectors(60)
+    index = TextIndex(vectors)
+    assert share_of_exact(index, FlatIndex(vectors), vectors[:9], 10) == 1
+    assert share_of_exact(index, HalfRight(), vectors[:9], 10) == 0.5
+
+
+def test_the_share_of_exact_is_told_of_the_wanted_number(trained, pair_file, corpus_file, tmp_path, monkeypatch, capsys):
+    import ann_util
+
+    monkeypatch.setattr(ann_util, "share_of_exact", lambda index, engine, queries, k: k * len(queries) / 1000)
+    run(trained, pair_file, corpus_file, tmp_path / "o", "--recall_num", "7")
+    assert "hnsw: 11.20 % of the exact top 7 found, on 16 sources" in capsys.readouterr().err
+
+
+def test_half_written_vectors_have_no_manifest(tmp_path, file_size_limit):
+    store = IndexStore(tmp_path, strict=True)
+    corpus = Corpus(["a", "b"], np.array([0, 1], np.int32), "0" * 64)
+    store.save_vectors(unit_vectors(2), corpus, {"corpus": "0" * 64})
+    assert store.load_vectors({"corpus": "0" * 64}).shape == (2, 8)
+    with file_size_limit(150), pytest.raises(UserError, match="cannot write"):
+        store.save_vectors(unit_vectors(2), corpus, {"corpus": "1" * 64})
+    assert not (tmp_path / "manifest.json").exists() and store.load_vectors({"corpus": "0" * 64}) is None
+
+
+def test_an_index_of_another_version_is_refused(trained, pair_file, corpus_file, tmp_path, failure):
+    index = tmp_path / "ix"
+    run(trained, pair_file, corpus_file, tmp_path / "a", "--index_dir", str(index))
+    manifest = json.loads((index / "manifest.json").read_text())
+    write(index / "manifest.json", json.dumps({**manifest, "format": 3}))
+    line = failure(recall.main, flags_of(trained, pair_file, corpus_file, tmp_path / "b", "--index_dir", str(index)))
+    assert "format 3, this version reads 2" in line
+
+
+@pytest.mark.parametrize("name", ["out", "ix"])
+def test_result_and_index_folder_have_one_owner(trained, pair_file, corpus_file, tmp_path, failure, name):
+    with own_folder(tmp_path / name):
+        line = failure(recall.main, flags_of(trained, pair_file, corpus_file, tmp_path / "out", "--index_dir",
+                                             str(tmp_path / "ix")))
+    assert f"{tmp_path / name} is in use by pid" in line
+
+
+def test_a_reference_form_file_recalls_with_its_encoder_named(trained, encoder_folder, pair_file, corpus_file, tmp_path):
+    path = shutil.copy(trained, tmp_path)  # without its manifest
+    rows = run(path, pair_file, corpus_file, tmp_path / "o", "--model_name_or_path", encoder_folder, "--recall_num", "3")
+    assert len(rows) == 48
+
+
+def test_vectors_stand_in_the_order_of_their_texts(trained, tmp_path):
+    alone = np.concatenate([vectors_of(trained, [text], tmp_path) for text in SOURCES[:5]])
+    assert len({len(text) for text in SOURCES[:5]}) > 2
+    assert np.allclose(vectors_of(trained, SOURCES, tmp_path)[:5], alone, atol=1e-6)
+
+
+def test_a_graph_that_came_out_short_is_refused(tmp_path, file_size_limit):
+    """Hnswlib itself reports success."""
+    engine = HnswIndex(8, 7, 33).build(unit_vectors(60))
+    with file_size_limit(1000), pytest.raises(UserError, match="cannot write .*g.bin.*bytes arrived"):
+        engine.save(tmp_path / "g.bin")
+    assert not list(tmp_path.iterdir())

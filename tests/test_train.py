@@ -1,6 +1,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -12,6 +13,7 @@ import predict
 import train_batch_neg
 import train_hardest_neg
 import train_pairwise
+import trainer
 from checkpoint import read_state_dict
 from data import read_train_set
 from trainer import draw_negatives, make_batch
@@ -375,3 +377,122 @@ def test_rank_and_world_size_come_from_the_launcher(monkeypatch):
     monkeypatch.setenv("PADDLE_TRAINER_ID", "2")
     monkeypatch.setenv("PADDLE_TRAINERS_NUM", "4")
     assert (cli.rank(), cli.world_size()) == (2, 4)
+
+
+@pytest.mark.parametrize("script, flags, loss", [
+    (train_hardest_neg, [], 0.2), (train_hardest_neg, ["--margin", "0.35"], 0.35), (train_pairwise, [], 0.2),
+    (train_pairwise, ["--margin", "0.35"], 0.35), (train_batch_neg, [], math.log(1 + 3 * math.exp(30 * 0.2))),
+    (train_batch_neg, ["--margin", "0.1", "--scale", "7"], math.log(1 + 3 * math.exp(7 * 0.1))),
+])
+def test_margin_and_scale_reach_the_loss(script, flags, loss, encoder_folder, tmp_path):
+    pairs = emoji_rows(tmp_path, (0, 1), (2, 3), (4, 5), (6, 7))
+    log = train(script, encoder_folder, pairs, tmp_path / "out", "--epochs", "1", "--dropout", "0", *flags)
+    assert log[0]["loss"] == pytest.approx(loss, abs=1e-4)
+    manifest = json.loads((tmp_path / "out" / "latest" / "semantic_index.json").read_text())
+    assert f"train_{manifest['strategy']}" == script.__name__
+
+
+def test_the_rate_of_the_schedule_is_the_one_taken(encoder_folder, trained, tmp_path, pair_file):
+    """Warm-up begins at 0, so the first step moves nothing."""
+    train(train_batch_neg, encoder_folder, pair_file, tmp_path / "out", "--init_from_ckpt", trained, "--max_steps", "2",
+          "--save_steps", "1", "--warmup_proportion", "0.5", "--learning_rate", "1e-2")
+    start, first, second = (read_state_dict(path) for path in (
+        trained, *(tmp_path / "out" / f"model_{step}" / "model_state.pdparams" for step in (1, 2))))
+    assert all(np.array_equal(first[name], start[name]) for name in start)
+    assert any(np.abs(second[name] - start[name]).max() > 1e-3 for name in start)
+
+
+def test_a_step_forgets_the_gradients_of_the_last(encoder_folder, tmp_path, pair_file):
+    log = train(train_batch_neg, encoder_folder, pair_file, tmp_path / "out", "--epochs", "3", "--dropout", "0",
+                "--learning_rate", "1e-12")
+    assert [line["grad_norm"] for line in log] == pytest.approx([log[0]["grad_norm"]] * 3, rel=1e-3)
+
+
+def test_a_run_that_diverges_ends_and_keeps_its_checkpoints(encoder_folder, tmp_path, failure):
+    line = failure(train_batch_neg.main, [
+        "--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file", write(tmp_path / "t", pair_lines(5)),
+        "--save_dir", str(tmp_path / "out"), "--save_steps", "1", "--learning_rate", "1e38"])
+    assert "training has diverged" in line and "at step 2" in line
+    assert (tmp_path / "out" / "latest").resolve().name == "model_1"
+
+
+def test_a_single_pair_is_refused_where_it_has_no_negative(encoder_folder, tmp_path, failure):
+    flags = ["--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file", write(tmp_path / "t", pair_lines(1)),
+             "--save_dir", str(tmp_path / "out")]
+    for script in (train_batch_neg, train_hardest_neg):
+        assert "1 pair has no negatives beside it" in failure(script.main, flags)
+
+
+def test_drawn_negatives_hang_on_the_seed(tmp_path):
+    data = read_train_set(write(tmp_path / "t", "".join(f"q{i}\tt{i}\n" for i in range(25))))
+    one, two, other = (draw_negatives(data, np.arange(25), seed, 3) for seed in (1, 1, 2))
+    assert one == two != other
+
+
+def make_trainer(encoder_folder: str, pair_file: str, *flags: str) -> trainer.Trainer:
+    from pretrained import open_encoder
+
+    parser = cli.Parser(None)
+    cli.add_training_flags(parser)
+    args = parser.parse_args(["--train_set_file", pair_file, *flags])
+    return trainer.Trainer(args, read_train_set(pair_file), *open_encoder(encoder_folder, 32), "batch_neg", False)
+
+
+def test_ranks_differ_in_their_dropout(encoder_folder, pair_file, monkeypatch):
+    noise = []
+    for rank in (0, 0, 1):
+        monkeypatch.setattr(trainer, "rank", lambda rank=rank: rank)
+        make_trainer(encoder_folder, pair_file)
+        noise.append(paddle.rand([4]).tolist())
+    assert noise[0] == noise[1] != noise[2]
+
+
+def test_epochs_of_a_run_have_batches_of_their_own(encoder_folder, pair_file):
+    made = make_trainer(encoder_folder, pair_file, "--batch_size", "4")
+    first, again, second = ([rows.tolist() for rows in made.batches_of(epoch)] for epoch in (0, 0, 1))
+    assert first == again != second and sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(16))
+
+
+def test_biases_that_are_not_zero_are_not_decayed_either(encoder_folder, trained, tmp_path, pair_file):
+    """Fresh biases are zero, and a decay of zero is not seen."""
+    base = ["--epochs", "1", "--dropout", "0", "--learning_rate", "1e-3", "--init_from_ckpt", trained]
+    train(train_batch_neg, encoder_folder, pair_file, tmp_path / "a", *base)
+    train(train_batch_neg, encoder_folder, pair_file, tmp_path / "b", *base, "--weight_decay", "0.5")
+    start, plain, decayed = read_state_dict(trained), weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert np.abs(start["emb_reduce_linear.bias"]).max() > 1e-2
+    for name, value in start.items():
+        expected = 0 if "bias" in name or "norm" in name else 1e-3 * 0.5 * value
+        assert np.allclose(plain[name] - decayed[name], expected, atol=1e-6), name
+
+
+def test_the_speed_is_of_the_steps_since_the_last_line(tmp_path):
+    args = SimpleNamespace(save_dir=str(tmp_path), visualdl_dir=None, logging_steps=4)
+    with trainer.Logs(args, 16) as logs:
+        for step in range(1, 17):
+            logs.add(step, 1, 1.0, 1.0, 1.0, pairs=step, seconds=0.5)
+    assert [line["pairs_per_second"] for line in read_log(tmp_path)] == [2.0 * s for s in range(1, 11)] + [23.0, 29.0]
+
+
+def test_a_missing_pooler_passes_where_none_is_needed(encoder_folder, trained, tmp_path, pair_file, failure):
+    folder = Path(make_encoder_folder(tmp_path / "e"))
+    state = {name: paddle.to_tensor(value) for name, value in read_state_dict(trained).items()
+             if name.startswith("ptm.") and "pooler" not in name}
+    paddle.save(state, str(folder / "model_state.pdparams"))
+    train(train_batch_neg, str(folder), pair_file, tmp_path / "out", "--max_steps", "1", "--pooling", "mean")
+    line = failure(train_batch_neg.main, ["--device", "cpu", "--model_name_or_path", str(folder), "--train_set_file",
+                                          pair_file, "--save_dir", str(tmp_path / "o")])
+    assert "lacks: pooler.dense.weight, pooler.dense.bias" in line
+
+
+def test_the_pooling_flag_reaches_the_model(encoder_folder, tmp_path, pair_file):
+    for pooling in ("cls", "mean"):
+        train(train_batch_neg, encoder_folder, pair_file, tmp_path / pooling, "--pooling", pooling, "--max_steps", "1")
+        assert json.loads((tmp_path / pooling / "latest" / "semantic_index.json").read_text())["pooling"] == pooling
+
+
+def test_vectors_without_a_projection_have_the_encoder_s_size(encoder_folder, tmp_path, pair_file):
+    train(train_batch_neg, encoder_folder, pair_file, tmp_path / "out", "--output_emb_size", "0", "--max_steps", "1")
+    assert predict.main(["--device", "cpu", "--params_path", str(tmp_path / "out" / "latest"), "--text_file",
+                         write(tmp_path / "texts", "快递\n密码\n密码\n"), "--output_embeddings", str(tmp_path / "v.npy")]) == 0
+    vectors = np.load(tmp_path / "v.npy")
+    assert vectors.shape == (3, 32) and np.array_equal(vectors[1], vectors[2])
