@@ -425,3 +425,16 @@ def test_the_comparison_trains_each_strategy_under_its_own_name(tmp_path):
         assert "recall.py" in calls[2 * i + 1] and f"--params_path out/{name}/latest" in calls[2 * i + 1]
         assert f"--recall_result_dir out/{name} --recall_result_file {name}.txt" in calls[2 * i + 1]
     assert "evaluate.py" in calls[6] and "results_table.py out/metrics.json Baseline BatchNeg HardestNeg" in calls[7]
+
+
+def test_rank_0_alone_prints_and_writes(trained, pair_file, tmp_path, monkeypatch, capsys):
+    import encoder
+
+    monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
+    monkeypatch.setattr(encoder, "rank", lambda: 0)  # one process has all of the work
+    flags = ["--device", "cpu", "--params_path", trained]
+    assert predict.main([*flags, "--text_pair_file", pair_file]) == 0
+    assert predict.main([*flags, "--text_pair_file", pair_file, "--output_file", str(tmp_path / "o.tsv")]) == 0
+    texts = write(tmp_path / "texts", "快递\n")
+    assert predict.main([*flags, "--text_file", texts, "--output_embeddings", str(tmp_path / "v.npy")]) == 0
+    assert capsys.readouterr() == ("", "") and not list(tmp_path.glob("*.npy")) and not list(tmp_path.glob("o.tsv"))

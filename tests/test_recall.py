@@ -4,12 +4,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import paddle
 import pytest
 from conftest import SOURCES, TARGETS, launch, write
 
 import predict
 import recall
 from ann_util import FlatIndex, HnswIndex, TextIndex, share_of_exact
+from checkpoint import load_checkpoint
 from data import Corpus
 from files import UserError, own_folder
 from index_store import IndexStore
@@ -276,3 +278,18 @@ def test_a_graph_that_came_out_short_is_refused(tmp_path, file_size_limit):
     with file_size_limit(1000), pytest.raises(UserError, match="cannot write .*g.bin.*bytes arrived"):
         engine.save(tmp_path / "g.bin")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 5])
+def test_ranks_encode_disjoint_texts(trained, monkeypatch, ranks):
+    import encoder
+
+    checkpoint = load_checkpoint(trained, 32)
+    shares = []
+    monkeypatch.setattr(encoder, "world_size", lambda: ranks)
+    monkeypatch.setattr(encoder, "gather_rows", lambda rows, counts: shares.append((len(rows), counts)) or paddle.zeros([sum(counts), 256]))
+    for rank in range(ranks):
+        monkeypatch.setattr(encoder, "rank", lambda rank=rank: rank)
+        encoder.Encoder.of(checkpoint, 3).encode(SOURCES + SOURCES[:4])  # 16 different texts
+    assert [rows for rows, _ in shares] == shares[0][1] and sum(shares[0][1]) == 16
+    assert all(counts == shares[0][1] for _, counts in shares) and max(shares[0][1]) - min(shares[0][1]) <= 3

@@ -354,12 +354,21 @@ def test_two_ranks_take_the_steps_of_one(script, encoder_folder, tmp_path):
 
 
 def test_more_ranks_than_rows(encoder_folder, tmp_path):
-    """Two rows on three ranks: one encodes nothing, and still takes part in every collective."""
-    pairs = write(tmp_path / "t.tsv", pair_lines(2))
-    result = launch(3, "train_batch_neg.py", "--device", "cpu", "--model_name_or_path", encoder_folder, "--epochs", "2",
-                    "--train_set_file", pairs, "--save_dir", str(tmp_path / "out"), cwd=tmp_path)
-    assert result.returncode == 0, result.stdout
-    assert len(read_log(tmp_path / "out")) == 2
+    """Two rows on three ranks: one encodes nothing, takes part in every collective, and changes nothing."""
+    flags = ["train_batch_neg.py", "--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file",
+             write(tmp_path / "t.tsv", pair_lines(2)), "--epochs", "2", "--dropout", "0", "--pooling", "mean"]
+    for name in ("one", "three"):
+        (tmp_path / name).mkdir()
+    one = run_process("python", "tests/record_gradients.py", str(tmp_path / "one"), *flags, "--save_dir", str(tmp_path / "one"))
+    assert one.returncode == 0, one.stderr
+    three = launch(3, "tests/record_gradients.py", str(tmp_path / "three"), *flags, "--save_dir", str(tmp_path / "three"),
+                   cwd=tmp_path)
+    assert three.returncode == 0, three.stdout
+    assert len(read_log(tmp_path / "three")) == 2
+    right = np.load(tmp_path / "one" / "gradients_0.npz")
+    for rank in range(3):
+        got = np.load(tmp_path / "three" / f"gradients_{rank}.npz")
+        assert all(np.abs(got[name] - right[name]).max() <= 1e-4 * max(1e-2, np.abs(right[name]).max()) for name in right)
 
 
 def test_a_bad_line_ends_all_ranks_and_is_read_once(encoder_folder, tmp_path):
@@ -496,3 +505,16 @@ def test_vectors_without_a_projection_have_the_encoder_s_size(encoder_folder, tm
                          write(tmp_path / "texts", "快递\n密码\n密码\n"), "--output_embeddings", str(tmp_path / "v.npy")]) == 0
     vectors = np.load(tmp_path / "v.npy")
     assert vectors.shape == (3, 32) and np.array_equal(vectors[1], vectors[2])
+
+
+def test_gathered_rows_are_those_of_the_ranks_in_order(monkeypatch):
+    """Also where an earlier rank has fewer rows than a later one, or none."""
+    import runtime
+
+    whole, counts, sent = paddle.arange(10).reshape([5, 2]), [1, 0, 3, 1], []
+    monkeypatch.setattr(runtime, "world_size", lambda: 4)
+    monkeypatch.setattr(paddle.distributed, "all_gather", lambda parts, padded: sent.append(padded) or parts.extend(sent))
+    for rank, start in enumerate((0, 1, 1, 4)):
+        monkeypatch.setattr(runtime, "rank", lambda rank=rank: rank)
+        gathered = runtime.gather_rows(whole[start : start + counts[rank]], counts)
+    assert gathered.tolist() == whole.tolist() and {tuple(padded.shape) for padded in sent} == {(3, 2)}
