@@ -115,18 +115,36 @@ def save_checkpoint(folder: str | os.PathLike, model, tokenizer: Tokenizer, fact
         files = {name: describe_file(temporary / name) for name in (WEIGHTS, CONFIG, *tokenizer.files)}
         write_manifest(temporary / MANIFEST, {"format": FORMAT, "output_emb_size": model.output_emb_size,
                                               "pooling": model.pooling, **facts, "files": files})
-        replaced = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(replaced, ignore_errors=True)
-        if folder.exists():
-            os.replace(folder, replaced)
-        os.replace(temporary, folder)
-        shutil.rmtree(replaced, ignore_errors=True)
+        _swap(temporary, folder)
     except UserError as error:
         raise UserError(str(error).replace(str(temporary), str(folder))) from error
     except OSError as error:
         raise UserError(write_failure(folder, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(temporary: Path, folder: Path) -> None:
+    """Put `temporary` in the place of `folder`; if that fails the earlier one stays."""
+    replaced = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, replaced)
+    try:
+        os.replace(temporary, folder)
+    except OSError:
+        if replaced.exists():
+            os.replace(replaced, folder)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def restore_replaced(save_dir: str | os.PathLike) -> None:
+    """Bring back a checkpoint whose replacement was killed between its two renames; the caller owns `save_dir`."""
+    for replaced in Path(save_dir).glob(".*.old"):
+        folder = replaced.with_name(replaced.name[1:-4])
+        if not folder.exists():
+            os.replace(replaced, folder)
 
 
 def point_latest(checkpoint: Path) -> None:

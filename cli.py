@@ -38,28 +38,46 @@ def entry_point(main: Callable[[list[str] | None], int | None]) -> Callable[...,
     def guarded(argv: list[str] | None = None) -> int:
         if sys.stdout is None:  # started with stdout closed
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
-        try:
-            code = main(argv) or 0
-            sys.stdout.flush()
-            return code
-        except SystemExit as leaving:  # argparse: --help (0) or a bad flag (2)
-            return int(leaving.code or 0)
-        except UserError as error:
-            report(str(error))
-        except BrokenPipeError:  # the reader, `head` for example, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            report(f"{where}{error.strerror or error}; check the path, its rights and the free space")
-        except MemoryError:
-            report("out of memory; use a smaller --batch_size or a machine with more memory")
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr, flush=True)
-            return 130
-        return 2
+        code = _exit_code(main, argv)
+        _leave_launch(code)
+        return code
 
     return guarded
+
+
+def _exit_code(main: Callable[[list[str] | None], int | None], argv: list[str] | None) -> int:
+    try:
+        code = main(argv) or 0
+        sys.stdout.flush()
+        return code
+    except SystemExit as leaving:  # argparse: --help (0) or a bad flag (2)
+        return int(leaving.code or 0)
+    except UserError as error:
+        report(str(error))
+    except BrokenPipeError:  # the reader, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        report(f"{where}{error.strerror or error}; check the path, its rights and the free space")
+    except MemoryError:
+        report("out of memory; use a smaller --batch_size or a machine with more memory")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        return 130
+    return 2
+
+
+def _leave_launch(code: int) -> None:
+    """End a rank at once: Paddle's connections can abort one that tears them down after another has left.
+
+    The work is done by then, but the launcher would see a signal (exit code -6) and call the run a failure.
+    """
+    distributed = sys.modules.get("paddle.distributed")
+    if world_size() > 1 and distributed is not None and distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def report(error: str) -> None:

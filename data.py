@@ -114,6 +114,9 @@ def read_text_pairs(path: str) -> tuple[list[tuple[str, str]], list[int] | None]
     form = "each line is `text TAB text`, or `text TAB text TAB label` with a label of 0 or 1"
     records = read_records(path, form, check)
     labels = [int(record[2]) for record in records] if width[0] == 3 else None
+    if labels and len(set(labels)) == 1:
+        raise UserError(f"{path}: all {len(labels)} labels are {labels[0]}; Spearman and AUC need both 0 and 1 among "
+                        f"them: add pairs, or take the third column away")
     return [(record[0], record[1]) for record in records], labels
 
 

@@ -156,8 +156,9 @@ def own_folder(path: str | os.PathLike) -> Iterator[Path]:
             lock.close()
             raise UserError(f"{folder} is in use by {owner}; wait for it to end or choose another folder") from error
         # The owner removes its lock file when it leaves: a lock on a removed file protects nothing, so try again.
-        if lock_path.exists() and os.path.samestat(os.fstat(lock.fileno()), lock_path.stat()):
-            break
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), lock_path.stat()):
+                break
         lock.close()
     try:
         with contextlib.suppress(OSError):  # a full disk shows soon enough, and the lock holds without its text

@@ -127,16 +127,10 @@ def paired_test(first: np.ndarray, second: np.ndarray, sources: Sequence[str], s
 
 
 def label_agreement(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Spearman's correlation, AUC, and the best accuracy over all thresholds, of scores against 0/1 labels.
-
-    Raises:
-        UserError: all labels are the same, so that neither is defined.
-    """
+    """Spearman's correlation, AUC and best accuracy over all thresholds of scores against labels, both 0 and 1."""
     from scipy.stats import rankdata
 
     positives, count = int(labels.sum()), len(labels)
-    if not 0 < positives < count:
-        raise UserError(f"all {count} labels are {labels[0]}; Spearman and AUC need both 0 and 1 among them")
     ranks = rankdata(scores)  # equal scores share their mean rank, in AUC as in Spearman
     auc = (ranks[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * (count - positives))
     spearman = 0.0 if np.ptp(ranks) == 0 else np.corrcoef(ranks, rankdata(labels))[0, 1]

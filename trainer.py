@@ -321,9 +321,11 @@ def run_training(args, strategy: str, make_model: Callable, pairwise: bool = Fal
         make_folder(args.visualdl_dir)
     with own_folder(args.save_dir) if rank() == 0 else contextlib.nullcontext():
         start_paddle(args.device, args.seed)
-        from checkpoint import load_weights, read_state_dict
+        from checkpoint import load_weights, read_state_dict, restore_replaced
         from pretrained import open_encoder, start_encoder
 
+        if rank() == 0:
+            restore_replaced(args.save_dir)
         if args.init_from_ckpt:  # holds the encoder's weights too
             encoder, tokenizer = open_encoder(args.model_name_or_path, args.max_seq_length, args.dropout)
         else:

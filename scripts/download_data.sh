@@ -30,7 +30,9 @@ while read -r name md5; do
   target=$folder/$name part=$folder/$name.part
   if [ ! -f "$target" ]; then
     echo "$name: downloading" >&2
-    curl --fail --silent --show-error --location --retry 3 --continue-at - --output "$part" "${BASE_URL%/}/$name" ||
+    # A part that is whole already would be refused by the server: there is nothing left to ask for.
+    [ -f "$part" ] && [ "$(md5_of "$part")" = "$md5" ] ||
+      curl --fail --silent --show-error --location --retry 3 --continue-at - --output "$part" "${BASE_URL%/}/$name" ||
       fail "$name could not be downloaded from ${BASE_URL%/}/; check the network and run again: it continues where it stopped"
     got=$(md5_of "$part")
     if [ "$got" != "$md5" ]; then

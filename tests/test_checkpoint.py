@@ -13,7 +13,7 @@ from conftest import make_encoder_folder, pair_lines, write
 import predict
 import recall
 import train_batch_neg
-from checkpoint import _fingerprint, load_checkpoint, read_state_dict
+from checkpoint import _fingerprint, load_checkpoint, read_state_dict, restore_replaced
 from files import UserError
 
 
@@ -261,3 +261,24 @@ def test_vectors_that_are_not_finite_are_refused(trained, tmp_path, failure, pai
 def test_texts_without_tokens_are_told(trained, tmp_path, capsys):
     assert predict.main(flags(trained, "--text_pair_file", write(tmp_path / "p", "\u200b\t快递\n \t\ufffd\n"))) == 0
     assert "3 text(s) have no tokens" in capsys.readouterr().err
+
+
+def test_a_failed_replacement_leaves_the_earlier_checkpoint(encoder_folder, tmp_path, pair_file, failure, monkeypatch):
+    train = ["--device", "cpu", "--model_name_or_path", encoder_folder, "--save_dir", str(tmp_path / "o"),
+             "--train_set_file", pair_file, "--max_steps", "1"]
+    assert train_batch_neg.main(train) == 0
+    weights = tmp_path / "o" / "model_1" / "model_state.pdparams"
+    before, replace = weights.read_bytes(), os.replace
+
+    def full(source, target):
+        if Path(target).name == "model_1" and Path(source).name == ".model_1.tmp":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    assert "model_1: No space left" in failure(train_batch_neg.main, [*train, "--seed", "5"])
+    monkeypatch.undo()
+    assert weights.read_bytes() == before
+    os.replace(tmp_path / "o" / "model_1", tmp_path / "o" / ".model_1.old")  # as a kill between the renames leaves it
+    restore_replaced(tmp_path / "o")
+    assert weights.read_bytes() == before and not list((tmp_path / "o").glob(".*"))

@@ -52,6 +52,7 @@ def test_unreadable_files_name_file_and_line(tmp_path, raw, words):
     (read_train_set, "a\tb\nc\t\td\n\te\n \tf\n", ["line 2", "column 2 (target)", "also line 3, 4"]),
     (read_train_set, "a\tb\nc\td\t\n", ["line 2", "column 3 (negative 1)"]),
     (read_text_pairs, "a\tb\t1\nc\td\n", ["line 2", "2 columns where the first line has 3"]),
+    (read_text_pairs, "a\tb\t1\nc\td\t1\n", ["all 2 labels are 1", "need both 0 and 1"]),
     (read_text_pairs, "a\tb\t2\n", ["line 1", "'2' is neither 0 nor 1"]),
 ])
 def test_bad_lines_are_named(tmp_path, read, text, words):

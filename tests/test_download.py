@@ -63,6 +63,16 @@ def test_a_good_file_arrives_resumes_and_is_not_fetched_twice(server, tmp_path):
     assert "not the published file" in download(tmp_path, url, content).stderr
 
 
+def test_a_part_that_is_whole_asks_for_nothing(server, tmp_path):
+    """A run that was killed before the last rename: the server would refuse to send from the end of the file."""
+    _, url, handler = server
+    (tmp_path / "got").mkdir()
+    (tmp_path / "got" / "corpus_file.part").write_bytes(b"whole")
+    result = download(tmp_path, url, b"whole")
+    assert result.returncode == 0 and handler.ranges == [], result.stderr
+    assert (tmp_path / "got" / "corpus_file").read_bytes() == b"whole"
+
+
 def test_a_broken_and_a_missing_file_fail_clearly(server, tmp_path):
     folder, url, _ = server
     missing = download(tmp_path, url, b"")

@@ -345,7 +345,7 @@ def test_two_ranks_take_the_steps_of_one(script, encoder_folder, tmp_path):
     for name in gradients[0]:
         whole, first, second = (file[name] for file in gradients)
         assert np.array_equal(first, second)
-        assert np.abs(whole - first).max() <= 1e-5 * max(1e-2, np.abs(whole).max()), name
+        assert np.abs(whole - first).max() <= 1e-5 * max(0.1, np.abs(whole).max()), name
     logs = [read_log(tmp_path / name) for name in ("one", "two")]
     assert len(logs[0]) == len(logs[1]) == 4
     for a, b in zip(*logs):
@@ -417,10 +417,11 @@ def test_a_step_forgets_the_gradients_of_the_last(encoder_folder, tmp_path, pair
     assert [line["grad_norm"] for line in log] == pytest.approx([log[0]["grad_norm"]] * 3, rel=1e-3)
 
 
-def test_a_run_that_diverges_ends_and_keeps_its_checkpoints(encoder_folder, tmp_path, failure):
-    line = failure(train_batch_neg.main, [
-        "--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file", write(tmp_path / "t", pair_lines(5)),
-        "--save_dir", str(tmp_path / "out"), "--save_steps", "1", "--learning_rate", "1e38"])
+@pytest.mark.parametrize("script", STRATEGIES)
+def test_a_run_that_diverges_ends_and_keeps_its_checkpoints(script, encoder_folder, tmp_path, pair_file, failure):
+    """16 pairs: there Paddle's loss of nothing but NaN is finite, and the gradients alone tell."""
+    line = failure(script.main, ["--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file", pair_file,
+                                 "--save_dir", str(tmp_path / "out"), "--save_steps", "1", "--learning_rate", "1e38"])
     assert "training has diverged" in line and "at step 2" in line
     assert (tmp_path / "out" / "latest").resolve().name == "model_1"
 
