@@ -75,6 +75,15 @@ def launch(ranks: int, script: str, *flags: str, cwd: Path = PROJECT) -> subproc
                        "--nproc_per_node", str(ranks), str(PROJECT / script), *flags, cwd=cwd)
 
 
+def recall_of(pairs, result_file, capsys) -> list[float]:
+    """Recall@10 and Recall@50, as evaluate.py prints them."""
+    import evaluate
+
+    capsys.readouterr()
+    assert evaluate.main(["--similar_text_pair", str(pairs), "--recall_result_file", str(result_file)]) == 0
+    return [float(number) for number in capsys.readouterr().out.splitlines()[0].split("\t")]
+
+
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory) -> str:
     return make_encoder_folder(tmp_path_factory.mktemp("encoder"))
