@@ -30,6 +30,8 @@ def start_paddle(device: str | None, seed: int = 0) -> ModuleType:
     if device == "gpu" and not gpus:
         raise UserError("--device gpu: this PaddlePaddle sees no GPU; use --device cpu, or install paddlepaddle-gpu")
     device = device or ("gpu" if gpus else "cpu")
+    if device == "cpu":  # transposed views cost more in the kernels that read them than a transposed copy does
+        paddle.set_flags({"FLAGS_use_stride_kernel": False})
     selected = os.environ.get("FLAGS_selected_gpus", "0")  # noqa: SIM112 - the launcher's spelling: this rank's GPU
     paddle.set_device("cpu" if device == "cpu" else f"gpu:{selected.split(',')[0]}")
     if world_size() > 1 and not paddle.distributed.is_initialized():
