@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import stat
 
 import pytest
 
@@ -25,6 +26,36 @@ def test_a_file_that_came_out_short_does_not_replace_the_old_one(tmp_path):
         file.flush()
         os.truncate(tmp_path / ".f.tmp", 1)
     assert [path.name for path in tmp_path.iterdir()] == ["f"] and (tmp_path / "f").read_bytes() == b"old"
+
+
+def test_a_link_stays_and_its_file_is_replaced(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "f").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("there/f")
+    (tmp_path / "new").symlink_to("there/g")
+    for name in ("link", "new"):
+        with whole_file(tmp_path / name) as file:
+            file.write(b"abc")
+    assert os.readlink(tmp_path / "link") == "there/f" and os.readlink(tmp_path / "new") == "there/g"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "there").iterdir()} == {"f": b"abc", "g": b"abc"}
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    """A pipe stands for all that is no file: replacing /dev/null would harm the whole machine."""
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with whole_file(tmp_path / "pipe") as file:
+        file.write(b"abc")
+    assert os.read(reader, 10) == b"abc" and stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+    os.close(reader)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_full_device_is_told(tmp_path):
+    (tmp_path / "full").symlink_to("/dev/full")  # a link: broken code replaces it, and not the device
+    with pytest.raises(UserError, match="No space left on device"), whole_file(tmp_path / "full") as file:
+        file.write(b"abc")
+    assert os.readlink(tmp_path / "full") == "/dev/full"
 
 
 def test_a_hash_covers_the_whole_file(tmp_path):
