@@ -181,15 +181,16 @@ def existing_file(text: str) -> str:
 
 def output_file(text: str) -> str:
     """A path that a file can be written to, checked before any work starts."""
-    folder = os.path.dirname(text if is_stream(text) else os.path.realpath(text)) or "."
+    if is_stream(text):
+        if not os.access(text, os.W_OK):
+            raise argparse.ArgumentTypeError(f"{text!r} can't be written to; choose another place")
+        return text
+    folder = os.path.dirname(os.path.realpath(text))
     if os.path.isdir(text) or not os.path.basename(text):
         raise argparse.ArgumentTypeError(f"{text!r} is a folder, not a file; name a file in it")
     if not os.path.isdir(folder):
         raise argparse.ArgumentTypeError(f"{text!r}: the folder {folder!r} does not exist; make it first")
-    if is_stream(text):
-        if not os.access(text, os.W_OK):
-            raise argparse.ArgumentTypeError(f"{text!r} can't be written to; choose another place")
-    elif not os.access(folder, os.W_OK | os.X_OK):
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"{text!r}: the folder {folder!r} is not writable; choose another place")
     return text
 

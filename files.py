@@ -22,19 +22,32 @@ class UserError(Exception):
 def whole_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     """Open `path` for writing so that it appears complete or not at all.
 
-    Bytes go to a temporary name in the same folder, which is flushed to disk, checked for its size and renamed.
-    The temporary name is fixed: what a killed run left behind is overwritten by the next one. A symbolic link stays,
-    and the file that it points at is replaced. A device or a pipe (/dev/null, /dev/stdout) can't be replaced, only
-    written to.
+    A symbolic link stays, and the file that it points at is replaced. A device or a pipe (/dev/null, /dev/stdout) can't
+    be replaced, only written to.
 
     Raises:
         UserError: the folder is not writable, the disk is full, or the file came out short.
     """
-    if is_stream(path):
-        with _open_stream(path) as file:
+    try:
+        with open(path, "wb") if is_stream(path) else _replacement(Path(os.path.realpath(path))) as file:
             yield file
-        return
-    path = Path(os.path.realpath(path))
+    except BrokenPipeError:
+        raise  # the reader has seen enough: no fault
+    except OSError as error:
+        raise UserError(write_failure(path, error)) from error
+
+
+def is_stream(path: str | os.PathLike) -> bool:
+    """Whether `path` is a device, a pipe or a socket: to be written to, never to be replaced."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+@contextlib.contextmanager
+def _replacement(path: Path) -> Iterator[IO[bytes]]:
+    """A temporary file in the same folder, flushed to disk, checked for its size and renamed when it is whole.
+
+    Its name is fixed: what a killed run left behind is overwritten by the next one.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -45,27 +58,9 @@ def whole_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         if temporary.stat().st_size != size:
             raise OSError(f"{temporary.stat().st_size} of {size} bytes arrived")
         os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(write_failure(path, error)) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def is_stream(path: str | os.PathLike) -> bool:
-    """Whether `path` is a device, a pipe or a socket: to be written to, never to be replaced."""
-    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
-
-
-@contextlib.contextmanager
-def _open_stream(path: str | os.PathLike) -> Iterator[IO[bytes]]:
-    try:
-        with open(path, "wb") as file:
-            yield file
-    except BrokenPipeError:
-        raise  # the reader has seen enough: no fault
-    except OSError as error:
-        raise UserError(write_failure(path, error)) from error
 
 
 def write_failure(path: str | os.PathLike, error: OSError) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -73,6 +74,19 @@ def run_process(*command: str, cwd: Path = PROJECT, timeout: int = 240, **enviro
 def launch(ranks: int, script: str, *flags: str, cwd: Path = PROJECT) -> subprocess.CompletedProcess:
     return run_process("python", "-u", "-m", "paddle.distributed.launch", "--log_dir", str(cwd / "log"),
                        "--nproc_per_node", str(ranks), str(PROJECT / script), *flags, cwd=cwd)
+
+
+def train(script, encoder: str, pairs: str, save_dir: Path, *flags: str, expect: int = 0) -> list[dict]:
+    code = script.main(["--device", "cpu", "--model_name_or_path", encoder, "--train_set_file", pairs, "--save_dir",
+                        str(save_dir), "--max_seq_length", "32", "--seed", "1", *flags])
+    assert code == expect
+    return read_log(save_dir) if code == 0 else []
+
+
+def weights(save_dir: Path) -> dict[str, np.ndarray]:
+    from checkpoint import read_state_dict
+
+    return read_state_dict(save_dir / "latest" / "model_state.pdparams")
 
 
 def recall_of(pairs, result_file, capsys) -> list[float]:
