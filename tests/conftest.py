@@ -89,6 +89,12 @@ def weights(save_dir: Path) -> dict[str, np.ndarray]:
     return read_state_dict(save_dir / "latest" / "model_state.pdparams")
 
 
+def readme_excerpts(name: str) -> list[str]:
+    """The indented lines of a README that show files and output."""
+    lines = (PROJECT / name).read_text(encoding="utf-8").split("\n")
+    return [line.strip() for line in lines if line.startswith("    ") and "bash scripts/" not in line]
+
+
 def recall_of(pairs, result_file, capsys) -> list[float]:
     """Recall@10 and Recall@50, as evaluate.py prints them."""
     import evaluate

@@ -11,7 +11,18 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import PROJECT, SHARED_DATA, SOURCES, TARGETS, launch, pair_lines, recall_of, run_process, write
+from conftest import (
+    PROJECT,
+    SHARED_DATA,
+    SOURCES,
+    TARGETS,
+    launch,
+    pair_lines,
+    readme_excerpts,
+    recall_of,
+    run_process,
+    write,
+)
 
 import cli
 import evaluate
@@ -51,8 +62,10 @@ def test_the_readme_s_commands_run_in_order(folder):
     assert len(rows) == 6 * 26 - sum(source in SOURCES[6:] for source in SOURCES[:6])
 
 
-def test_both_readmes_show_the_same_commands():
+def test_both_readmes_show_the_same_commands_and_excerpts():
     assert readme_commands("README.md") == readme_commands("README_zh.md")
+    excerpts, same = readme_excerpts("README.md"), readme_excerpts("README_zh.md")
+    assert excerpts == same and len(excerpts) > 20
 
 
 @pytest.mark.parametrize("script", ["train_batch_neg.py", "train_hardest_neg.py"])

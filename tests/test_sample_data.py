@@ -4,7 +4,7 @@ import collections
 import random
 import subprocess
 
-from conftest import PROJECT, recall_of, run_process, write
+from conftest import PROJECT, readme_excerpts, recall_of, run_process, write
 
 
 def test_the_sample_data(tmp_path, capsys):
@@ -15,6 +15,8 @@ def test_the_sample_data(tmp_path, capsys):
     assert all((tmp_path / "b" / name).read_text().splitlines() == lines for name, lines in read.items())
     train, pairs, corpus = (read[name] for name in ("semantic_pair_train.tsv", "semantic_similar_pair.tsv", "corpus_file"))
     assert (len(train), len(pairs), len(corpus)) == (20_000, 1000, 20_000) and len(set(corpus)) == 20_000
+    shown = readme_excerpts("README.md")  # two lines of each file, in its order
+    assert all("\n".join(lines[:2]) in "\n".join(shown) for lines in read.values())
     seen = {text for line in train for text in line.split("\t")}
     assert not any(set(line.split("\t")) & seen for line in pairs)
     assert {line.split("\t")[1] for line in pairs} <= set(corpus)
