@@ -1,100 +1,217 @@
 """Vectors -> index -> neighbours.
 
-Two engines find candidates: `FlatIndex` (exact) and `HnswIndex` (hnswlib, approximate). `TextIndex` puts either under
-the rules that hold for all of them: equal vectors are folded before an engine sees them (graphs of many equal vectors
-break), cosines are computed exactly, and ties go by corpus order.
+Three engines find candidates behind one small interface: `FlatIndex` (exact), `HnswIndex` (hnswlib, approximate) and
+`MilvusIndex` (milvus_engine.py: an embedded file, a server or a cluster). `TextIndex` puts each of them under the rules
+that hold for all: cosines are computed exactly from the float32 vectors, and ties go by corpus order.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from cli import notice
-from files import UserError, write_failure
+from files import UserError, check_file, describe_file, write_failure
+from hnsw_file import check_graph
+from parts import Vectors
+from runtime import threads_of_rank
 
-QUERY_BLOCK, CORPUS_BLOCK = 1024, 16384  # a block of scores is 64 MB
+QUERY_BLOCK = 1024
 
 
 class Engine(Protocol):
-    """Finds candidates among vectors that are all different."""
+    """Finds candidates among the vectors of a corpus."""
+
+    def build(self, vectors: Vectors) -> Engine:
+        """Index all vectors, from nothing."""
+
+    def add(self, vectors: Vectors, start: int) -> None:
+        """Index the vectors from id `start` on as well."""
+
+    def save(self, folder: Path) -> dict:
+        """Keep the index; returns the facts that `load` needs."""
+
+    def load(self, folder: Path, facts: dict, vectors: Vectors, remedy: str) -> Engine:
+        """Open what `save` kept of the first `facts["texts"]` vectors; UserError, ending with `remedy`, if it can't."""
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
-        """Positions [Q, k] of the k best vectors for each query [Q, D], in any order; k is at most their number."""
+        """Ids [Q, k'] of the best vectors for each query [Q, D], in any order; k' is k, or their number if smaller."""
 
 
 class FlatIndex:
-    """Exact search by blocked matrix products with a running top k.
+    """Exact search by blocked matrix products with a running top k, in threads that share the queries.
 
     Args:
-        vectors: float32 [N, D], unit length.
+        dtype: what the scan reads: float32, the vectors where they are; float16 or int8, a smaller copy in memory, of
+            which it takes several times k candidates, so that the caller's exact cosines choose.
+        on_gpu: compute with Paddle on its device, otherwise with NumPy.
     """
 
-    def __init__(self, vectors: np.ndarray) -> None:
+    CORPUS_BLOCK, QUERIES = 4096, 256  # a block of scores is 4 MB, so that it is still in the cache when it is compared
+
+    def __init__(self, dtype: str = "float32", on_gpu: bool = False) -> None:
+        self.dtype, self.on_gpu = dtype, on_gpu
+        self.oversampling = {"float32": 1, "float16": 2, "int8": 4}[dtype]
+        self.compressed: list[tuple[int, np.ndarray, np.ndarray]] = []
+
+    def build(self, vectors: Vectors) -> FlatIndex:
+        self.compressed = []
+        self.add(vectors, 0)
+        return self
+
+    def add(self, vectors: Vectors, start: int) -> None:
         self.vectors = vectors
+        if self.dtype != "float32":
+            self.compressed += [(first, *_compress(block, self.dtype))
+                                for first, block in vectors.blocks(start, self.CORPUS_BLOCK)]
+
+    def save(self, folder: Path) -> dict:
+        """Nothing: it is the vectors themselves."""
+        return {}
+
+    def load(self, folder: Path, facts: dict, vectors: Vectors, remedy: str) -> FlatIndex:
+        return self.build(vectors)
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
-        blocks = [self._search_block(queries[i : i + QUERY_BLOCK], k) for i in range(0, len(queries), QUERY_BLOCK)]
-        return np.concatenate(blocks) if blocks else np.zeros((0, k), dtype=np.int64)
+        k = min(k * self.oversampling, len(self.vectors))
+        if self.on_gpu:
+            return self._search_gpu(queries, k)
+        from threadpoolctl import threadpool_limits
 
-    def _search_block(self, queries: np.ndarray, k: int) -> np.ndarray:
-        best_scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        best_ids = np.full((len(queries), k), -1, dtype=np.int64)
-        for start in range(0, len(self.vectors), CORPUS_BLOCK):
-            scores = queries @ self.vectors[start : start + CORPUS_BLOCK].T
-            bound = best_scores[:, -1:]
-            if start == 0 and k < scores.shape[1]:
-                # Without a k-th best so far every score would be a candidate: let a partition find that bound.
-                bound = np.nextafter(np.partition(scores, -k, axis=1)[:, -k][:, None], np.float32(-np.inf))
-            rows, columns = np.nonzero(scores > bound)  # after the first block few scores pass
-            best_ids, best_scores = _merge(best_ids, best_scores, rows, columns + start, scores[rows, columns])
-        return best_ids
+        threads = threads_of_rank()
+        shares = np.array_split(queries, max(1, min(threads, len(queries) // 16)))  # products of few rows are slow
+        if len(shares) == 1:
+            return self._search_share(queries, k)
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+            return np.concatenate(list(pool.map(lambda share: self._search_share(share, k), shares)))
+
+    def _search_share(self, queries: np.ndarray, k: int) -> np.ndarray:
+        tops = [_RunningTop(queries[i : i + self.QUERIES], k) for i in range(0, len(queries), self.QUERIES)]
+        for first, block in self._float_blocks():
+            for top in tops:
+                top.push(first, top.queries @ block.T)
+        return np.concatenate([top.ids() for top in tops]) if tops else np.zeros((0, k), dtype=np.int64)
+
+    def _float_blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        if self.dtype == "float32":
+            yield from self.vectors.blocks(rows=self.CORPUS_BLOCK)
+        for first, codes, scales in self.compressed:
+            yield first, codes.astype(np.float32) * scales
+
+    def _search_gpu(self, queries: np.ndarray, k: int) -> np.ndarray:
+        import paddle
+
+        found = []
+        for start in range(0, len(queries), QUERY_BLOCK):
+            block = paddle.to_tensor(queries[start : start + QUERY_BLOCK])
+            scores, ids = paddle.zeros([len(block), 0]), paddle.zeros([len(block), 0], dtype="int64")
+            for first, vectors in self._float_blocks():
+                products = block @ paddle.to_tensor(np.ascontiguousarray(vectors)).T
+                numbers = paddle.arange(first, first + len(vectors), dtype="int64").expand([len(block), len(vectors)])
+                scores, order = paddle.concat([scores, products], axis=1).topk(min(k, scores.shape[1] + len(vectors)))
+                ids = paddle.take_along_axis(paddle.concat([ids, numbers], axis=1), order, axis=1)
+            found.append(ids.numpy())
+        return np.concatenate(found) if found else np.zeros((0, k), dtype=np.int64)
 
 
-def _merge(best_ids: np.ndarray, best_scores: np.ndarray, rows: np.ndarray, ids: np.ndarray,
-           scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of each row's list [Q, k] and its new candidates, best first, ties by id."""
-    count, k = best_ids.shape
-    rows = np.concatenate([np.repeat(np.arange(count), k), rows])
-    return _best_of_each_row(np.concatenate([best_ids.ravel(), ids]), np.concatenate([best_scores.ravel(), scores]),
-                             rows, count, k)
+def _compress(block: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Codes [n, D] and the scale of each row [n, 1] by which they are multiplied to get the vectors back."""
+    if dtype == "float16":
+        return block.astype(np.float16), np.ones((len(block), 1), dtype=np.float32)
+    scales = np.abs(block).max(axis=1, keepdims=True) / 127
+    return np.rint(block / scales).astype(np.int8), scales
 
 
-def _best_of_each_row(ids: np.ndarray, scores: np.ndarray, rows: np.ndarray, count: int,
-                      k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best (ids, scores) of each row [count, k] from a flat list of candidates; each row has at least k."""
-    order = np.lexsort((ids, -scores, rows))
-    places = np.searchsorted(rows[order], np.arange(count))[:, None] + np.arange(k)
-    return ids[order][places], scores[order][places]
+class _RunningTop:
+    """The k best of each query among the scores pushed so far; candidates are gathered and sorted out now and then."""
+
+    def __init__(self, queries: np.ndarray, k: int) -> None:
+        self.queries, self.k = queries, k
+        self.bound = np.full((len(queries), 1), -np.inf, dtype=np.float32)  # of the k-th best at the last sorting
+        self.kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # rows, ids, scores
+        self.waiting = 0
+
+    def push(self, first: int, scores: np.ndarray) -> None:
+        """Take the scores [Q, n] of the vectors from id `first` on."""
+        bound = self.bound
+        if not self.kept and self.k < scores.shape[1]:
+            # Without a k-th best so far every score would be a candidate: let a partition find that bound.
+            best = np.partition(scores, scores.shape[1] - self.k, axis=1)[:, scores.shape[1] - self.k]
+            bound = np.nextafter(best[:, None], np.float32(-np.inf))
+        found = np.flatnonzero(scores > bound)  # of the flat array: many times faster than two-dimensional nonzero
+        rows, columns = np.divmod(found, scores.shape[1])
+        self.kept.append((rows, columns + first, scores.ravel()[found]))
+        self.waiting += len(found)
+        if self.waiting > 3 * self.k * len(self.queries):
+            self._sort_out()
+
+    def _sort_out(self) -> None:
+        rows, ids, scores = (np.concatenate(arrays) for arrays in zip(*self.kept))
+        order = np.lexsort((ids, -scores, rows))
+        rows, ids, scores = rows[order], ids[order], scores[order]
+        starts = np.searchsorted(rows, np.arange(len(self.queries)))
+        place = np.arange(len(rows)) - starts[rows]
+        last = starts + self.k - 1
+        full = np.append(starts[1:], len(rows)) > last
+        self.bound[full, 0] = scores[last[full]]
+        keep = place < self.k
+        self.kept = [(rows[keep], ids[keep], scores[keep])]
+        self.waiting = int(keep.sum())
+
+    def ids(self) -> np.ndarray:
+        """Ids [Q, k], best first, ties by id."""
+        self._sort_out()
+        return self.kept[0][1].reshape(len(self.queries), self.k)
 
 
 class HnswIndex:
     """Approximate search in a navigable small-world graph (hnswlib; Malkov and Yashunin 2016, arXiv:1603.09320).
 
+    A graph of many equal vectors falls apart, so of equal ones it holds the first alone.
+
     Args:
         m: links a node keeps (2 to 100; memory grows with it).
         ef: size of the candidate list while building and searching; searches raise it to k.
+        repeated: ids of vectors that an earlier id has too, ascending.
+        deterministic: build in one thread, so that the same vectors give the same graph, byte for byte.
     """
 
-    def __init__(self, dimension: int, m: int, ef: int) -> None:
+    def __init__(self, dimension: int, m: int, ef: int, repeated: Sequence[int] = (),
+                 deterministic: bool = False) -> None:
         import hnswlib
 
-        self.ef = ef
-        self.m = m
+        self.m, self.ef, self.repeated = m, ef, np.asarray(repeated, dtype=np.int64)
+        self.threads = 1 if deterministic else threads_of_rank()
         self.graph = hnswlib.Index(space="ip", dim=dimension)
 
-    def build(self, vectors: np.ndarray) -> HnswIndex:
-        """Index unit vectors, float32 [N, D]."""
-        self.graph.init_index(max_elements=len(vectors), M=self.m, ef_construction=self.ef)
-        self.graph.add_items(vectors, np.arange(len(vectors)))
+    def build(self, vectors: Vectors) -> HnswIndex:
+        """Index all vectors."""
+        self.graph.init_index(max_elements=len(vectors) - len(self.repeated), M=self.m, ef_construction=self.ef)
+        self.add(vectors, 0)
         return self
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the graph, whole or not at all. hnswlib reports success on a full disk, so its size is checked."""
-        path = Path(path)
+    def add(self, vectors: Vectors, start: int) -> None:
+        """Index the vectors from id `start` on."""
+        wanted = len(vectors) - len(self.repeated)
+        if self.graph.get_max_elements() < wanted:
+            self.graph.resize_index(wanted)
+        for first, block in vectors.blocks(start):
+            ids = np.arange(first, first + len(block))
+            keep = ~np.isin(ids, self.repeated, assume_unique=True)
+            self.graph.add_items(block[keep], ids[keep], num_threads=self.threads)
+
+    def save(self, folder: Path) -> dict:
+        """Write the graph, whole or not at all. hnswlib reports success on a full disk, so its size is checked.
+
+        Returns:
+            What `load` has to be told: the name of the file, its size and SHA-256.
+        """
+        path = folder / f"hnsw-{self.graph.get_current_count() + len(self.repeated)}.bin"
         temporary = path.with_name(f".{path.name}.tmp")
         try:
             self.graph.save_index(str(temporary))
@@ -106,49 +223,82 @@ class HnswIndex:
             raise UserError(write_failure(path, OSError(str(error)))) from error
         finally:
             temporary.unlink(missing_ok=True)
+        return {"file": path.name, **describe_file(path)}
 
-    def load(self, path: str | os.PathLike, count: int) -> HnswIndex:
-        """Read a graph of `count` vectors that `save` wrote; the caller has checked the file's SHA-256."""
-        self.graph.load_index(str(path), max_elements=count)
-        if self.graph.get_current_count() != count:
-            raise UserError(f"{path}: holds {self.graph.get_current_count()} vectors where {count} belong; build it "
-                            f"again")
+    def load(self, folder: Path, facts: dict, vectors: Vectors, remedy: str) -> HnswIndex:
+        """Read the graph of the first `facts["texts"]` vectors that `save` described by `facts`.
+
+        hnswlib crashes on a damaged file or answers wrongly, so checksum and structure are checked before.
+
+        Raises:
+            UserError: the file is no graph of these vectors; ends with `remedy`.
+        """
+        path, count = folder / facts["file"], facts["texts"]
+        check_file(path, facts, remedy)
+        labels = np.delete(np.arange(count), self.repeated[: np.searchsorted(self.repeated, count)])
+        check_graph(path, vectors.dimension, labels, self.m, remedy, vectors)
+        self.graph.load_index(str(path), max_elements=len(labels))
+        if self.threads == 1:
+            self._restore_generator(len(labels))
         return self
+
+    def _restore_generator(self, count: int) -> None:
+        """Put the generator of levels where it was after `count` elements: a loaded graph starts it anew.
+
+        So a graph that grows in steps has the bytes of one built at once. The generator is C++'s minstd_rand0, seeded
+        with hnswlib's 100 and drawn from twice an element.
+        """
+        import hnswlib
+
+        state = self.graph.__getstate__()[0]
+        state["seed"] = 100 * pow(16807, 2 * count, 2**31 - 1) % (2**31 - 1)
+        self.graph = hnswlib.Index(state)
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
         count = self.graph.get_current_count()
+        k = min(k, count)
         for ef in (max(self.ef, k), count):  # hnswlib raises where the walk ends with less than k: widen it once
             self.graph.set_ef(ef)
             try:
-                return self.graph.knn_query(queries, k=k)[0].astype(np.int64)
+                return self.graph.knn_query(queries, k=k, num_threads=threads_of_rank())[0].astype(np.int64)
             except RuntimeError:
                 notice(f"hnsw: ef {ef} reaches less than {k} neighbours of some query")
         notice(f"hnsw: the graph falls apart with --hnsw_m {self.m}; these queries are searched exactly")
-        return FlatIndex(self.graph.get_items(np.arange(count), "numpy")).search(queries, k)
+        ids = np.sort(self.graph.get_ids_list())
+        return ids[FlatIndex().build(Vectors([self.graph.get_items(ids, "numpy")])).search(queries, k)]
+
+
+def find_repeated(vectors: Vectors) -> np.ndarray:
+    """Equal vectors: int64 [E, 2], id of each vector that an earlier id has too, and the first such id; ascending."""
+    weights = np.random.default_rng(0).integers(1, 2**63, vectors.dimension, dtype=np.uint64) * 2 + 1
+    hashes = np.concatenate([(block.view(np.uint32) * weights).sum(axis=1, dtype=np.uint64)
+                             for _, block in vectors.blocks(rows=4096)])
+    _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    suspects = np.flatnonzero(counts[inverse] > 1)
+    first: dict[bytes, int] = {}
+    pairs = [(int(i), first.setdefault(vector.tobytes(), int(i))) for i, vector in zip(suspects, vectors[suspects])]
+    return np.array([pair for pair in pairs if pair[0] != pair[1]], dtype=np.int64).reshape(-1, 2)
 
 
 class TextIndex:
     """Neighbours of queries among the texts of a corpus, by any engine.
 
     Args:
-        vectors: float32 [N, D], the unit vectors of the corpus texts in their order.
+        vectors: the unit vectors of the corpus texts in their order.
+        repeated: of `find_repeated`. An engine may hold all vectors, or of equal ones the first alone.
     """
 
-    def __init__(self, vectors: np.ndarray) -> None:
-        self.vectors = vectors
-        first: dict[bytes, int] = {}
-        groups = (first.setdefault(vector.tobytes(), len(first)) for vector in vectors)
-        group_of_text = np.fromiter(groups, np.int64, len(vectors))
-        self._texts = np.argsort(group_of_text, kind="stable")  # texts of group 0, of group 1, ...
-        self._sizes = np.bincount(group_of_text)
-        self._starts = np.concatenate([[0], np.cumsum(self._sizes)[:-1]])
-        self.different = vectors[self._texts[self._starts]] if len(first) < len(vectors) else vectors
+    def __init__(self, vectors: Vectors, repeated: np.ndarray) -> None:
+        self.vectors, self.repeated = vectors, repeated
+        both = np.concatenate([repeated, np.repeat(np.unique(repeated[:, 1])[:, None], 2, axis=1)])
+        both = both[np.lexsort((both[:, 0], both[:, 1]))]
+        self._members = both[:, 0]  # ids of the first group of equal vectors, of the second, ...
+        self._heads, self._starts, self._sizes = np.unique(both[:, 1], return_index=True, return_counts=True)
 
     def search(self, engine: Engine, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The best texts of each query.
 
         Args:
-            engine: an index of `self.different`.
             queries: float32 [Q, D], unit vectors.
             k: texts wanted; fewer come back where the corpus has fewer.
 
@@ -157,27 +307,46 @@ class TextIndex:
             cosines: float32 [Q, k], within [-1, 1].
         """
         k = min(k, len(self.vectors))
-        found = [self._search_block(engine, queries[i : i + QUERY_BLOCK], k)
-                 for i in range(0, len(queries), QUERY_BLOCK)]
-        ids, cosines = zip(*found)
+        found = engine.search(queries, k)
+        blocks = [self._rank(found[i : i + QUERY_BLOCK], queries[i : i + QUERY_BLOCK], k)
+                  for i in range(0, len(queries), QUERY_BLOCK)]
+        ids, cosines = zip(*blocks)
         return np.concatenate(ids), np.concatenate(cosines)
 
-    def _search_block(self, engine: Engine, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        groups = engine.search(queries, min(k, len(self.different)))
+    def _rank(self, candidates: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Put the texts of all candidates in order, by exact cosine and then by corpus order, and cut to k."""
+        rows = np.repeat(np.arange(len(queries)), candidates.shape[1])
+        rows, heads = np.unique(np.stack([rows, self._head(candidates.ravel())]), axis=1)
         # einsum, not BLAS: the same pair of vectors gives the same bits wherever it stands, so engines agree on ties.
-        cosines = np.stack([np.einsum("kd,d->k", self.different[row], query) for row, query in zip(groups, queries)])
-        cosines = cosines.clip(-1, 1)
-        # Every group becomes its texts; then all are sorted by row, cosine and corpus order, and cut to k.
-        sizes = self._sizes[groups].ravel()
+        cosines = np.einsum("nd,nd->n", self.vectors[heads], queries[rows]).clip(-1, 1)
+        rows, ids, cosines = self._members_of(rows, heads, cosines)
+        order = np.lexsort((ids, -cosines, rows))
+        places = np.searchsorted(rows[order], np.arange(len(queries)))[:, None] + np.arange(k)
+        return ids[order][places], cosines[order][places]
+
+    def _head(self, ids: np.ndarray) -> np.ndarray:
+        """The first id that has the same vector."""
+        if not len(self.repeated):
+            return ids
+        place = np.searchsorted(self.repeated[:, 0], ids).clip(max=len(self.repeated) - 1)
+        return np.where(self.repeated[place, 0] == ids, self.repeated[place, 1], ids)
+
+    def _members_of(self, rows: np.ndarray, heads: np.ndarray,
+                    cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Each head becomes all texts with its vector."""
+        if not len(self.repeated):
+            return rows, heads, cosines
+        place = np.searchsorted(self._heads, heads).clip(max=len(self._heads) - 1)
+        grouped = self._heads[place] == heads
+        sizes = np.where(grouped, self._sizes[place], 1)
         offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        ids = self._texts[np.repeat(self._starts[groups].ravel(), sizes) + offsets]
-        values = np.repeat(cosines.ravel(), sizes)
-        rows = np.repeat(np.repeat(np.arange(len(queries)), groups.shape[1]), sizes)
-        return _best_of_each_row(ids, values, rows, len(queries), k)
+        members = self._members[(np.repeat(self._starts[place], sizes) + offsets).clip(max=len(self._members) - 1)]
+        ids = np.where(np.repeat(grouped, sizes), members, np.repeat(heads, sizes))
+        return np.repeat(rows, sizes), ids, np.repeat(cosines, sizes)
 
 
 def share_of_exact(index: TextIndex, engine: Engine, queries: np.ndarray, k: int) -> float:
     """Share of the exact top k that an engine finds, over all queries: what its approximation costs."""
     found, _ = index.search(engine, queries, k)
-    exact, _ = index.search(FlatIndex(index.different), queries, k)
+    exact, _ = index.search(FlatIndex().build(index.vectors), queries, k)
     return float(np.mean([np.isin(right, got).mean() for got, right in zip(found, exact)]))

@@ -13,6 +13,7 @@ A bare `model_state.pdparams`, as the reference publishes them, loads too if its
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 import shutil
@@ -23,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from cli import notice
-from files import UserError, check_file, describe_file, read_manifest, whole_file, write_failure, write_manifest
+from files import (UserError, check_file, describe_file, read_manifest, sha256_file, whole_file, write_failure,
+                   write_manifest)
 from tokenizer import Tokenizer
 
 WEIGHTS, CONFIG, MANIFEST = "model_state.pdparams", "config.json", "semantic_index.json"
@@ -161,17 +163,31 @@ def point_latest(checkpoint: Path) -> None:
 
 @dataclass
 class Checkpoint:
-    """A trained model as it was loaded, in evaluation mode.
-
-    Attributes:
-        fingerprint: SHA-256 over weights, config, vocabulary, pooling and projection: equal fingerprints give equal
-            vectors.
-    """
+    """A trained model as it was loaded, in evaluation mode."""
 
     path: str
     model: Any
     tokenizer: Tokenizer
-    fingerprint: str
+
+
+def fingerprint_of(params_path: str, model_name_or_path: str | None = None) -> str:
+    """SHA-256 over all that a checkpoint's vectors hang on: weights, config, vocabulary, pooling and projection.
+
+    Raises:
+        UserError: a file of the checkpoint is missing or damaged, or it was trained from another encoder than that.
+    """
+    folder = Path(params_path).parent
+    if (folder / MANIFEST).is_file():
+        facts = _read_manifest(folder, params_path)
+        _check_same_encoder(facts, params_path, model_name_or_path)
+        whole = {"files": {name: file["sha256"] for name, file in facts["files"].items()},
+                 "output_emb_size": facts["output_emb_size"], "pooling": facts["pooling"]}
+    else:  # a bare parameter file hangs on the encoder that is named beside it
+        encoder = Path(model_name_or_path or "")
+        names = [name for name in (CONFIG, *Tokenizer.FILES) if model_name_or_path and (encoder / name).is_file()]
+        whole = {"files": {WEIGHTS: sha256_file(params_path), **{name: sha256_file(encoder / name) for name in names}},
+                 "encoder": None if names else model_name_or_path}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
 def load_checkpoint(params_path: str, max_seq_length: int, model_name_or_path: str | None = None,
@@ -206,7 +222,7 @@ def load_checkpoint(params_path: str, max_seq_length: int, model_name_or_path: s
     model = SemanticIndexBase(encoder, dimension, facts["pooling"])
     load_weights(model, state, params_path, "the file belongs to another encoder: name its own")
     model.eval()
-    return Checkpoint(params_path, model, tokenizer, _fingerprint(state, model, tokenizer))
+    return Checkpoint(params_path, model, tokenizer)
 
 
 def _read_manifest(folder: Path, params_path: str) -> dict:
@@ -235,13 +251,3 @@ def _bare_facts(state: dict[str, np.ndarray], params_path: str, model_name_or_pa
     notice(f"{params_path} is a bare parameter file: taken for one with [CLS] pooling")
     projection = state.get("emb_reduce_linear.weight")
     return {"output_emb_size": 0 if projection is None else int(projection.shape[-1]), "pooling": "cls"}
-
-
-def _fingerprint(state: dict[str, np.ndarray], model, tokenizer: Tokenizer) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode() + str(state[name].shape).encode() + np.ascontiguousarray(state[name]).tobytes())
-    digest.update(model.ptm.config.to_json_string(use_diff=True).encode() + model.pooling.encode())
-    for name in sorted(tokenizer.files):
-        digest.update(name.encode() + tokenizer.files[name])
-    return digest.hexdigest()

@@ -109,7 +109,7 @@ class Parser(argparse.ArgumentParser):
 
     def keep_apart(self, flag: str, path: str | os.PathLike, parsed: argparse.Namespace) -> None:
         """Refuse to write `path`, the output of `flag`, over a file that another flag names."""
-        for other, named in self._files(parsed, existing_file, checkpoint_path, output_file):
+        for other, named in self._files(parsed, existing_file, checkpoint_path, model_path, output_file):
             if other != flag and os.path.realpath(named) == os.path.realpath(path):
                 self.error(f"{flag} would overwrite {str(path)!r}, the file of {other}; name another")
 
@@ -195,6 +195,11 @@ def output_file(text: str) -> str:
     return text
 
 
+def model_path(text: str) -> str:
+    """A checkpoint as `checkpoint_path` takes it, or an export of one."""
+    return text if os.path.isfile(os.path.join(text, "export.json")) else checkpoint_path(text)
+
+
 def checkpoint_path(text: str) -> str:
     """A parameter file, or a checkpoint folder that holds a model_state.pdparams."""
     if os.path.isdir(text):
@@ -207,18 +212,59 @@ def checkpoint_path(text: str) -> str:
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of the scripts that load a trained checkpoint."""
-    parser.add_argument("--params_path", required=True, type=checkpoint_path,
-                        help="checkpoint: a model_state.pdparams, or the folder that holds it")
+    parser.add_argument("--params_path", required=True, type=model_path,
+                        help="checkpoint: a model_state.pdparams, the folder that holds it, or an export of it")
     parser.add_argument("--model_name_or_path", help="encoder of a bare parameter file, which has no config beside it")
     parser.add_argument("--output_emb_size", type=natural,
                         help="only checked: must be the dimension that the checkpoint was trained with")
     parser.add_argument("--max_seq_length", type=positive_int, default=64, help="tokens kept of a text")
-    parser.add_argument("--batch_size", type=positive_int, default=64, help="texts encoded at once")
+    parser.add_argument("--batch_size", type=positive_int, default=64,
+                        help="texts of full length encoded at once; of shorter ones more, up to as many tokens")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16", "int8"], default="auto",
+                        help="auto is the fastest that the processor has at no loss in recall; fp16 is for GPUs, int8 "
+                             "for CPUs")
+    parser.add_argument("--num_threads", type=positive_int, help="threads to compute with (default: all cores)")
     add_device_flag(parser)
 
 
 def add_device_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=["cpu", "gpu"], help="where to compute (default: gpu if there is one)")
+
+
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that choose how neighbours are found in an index."""
+    parser.add_argument("--ann_engine", choices=["hnsw", "flat", "milvus"], default="hnsw", help="flat is exact")
+    parser.add_argument("--hnsw_m", type=positive_int, default=100, help="links a node keeps, 2 to 100")
+    parser.add_argument("--hnsw_ef", type=positive_int, default=100, help="candidates while building and searching")
+    parser.add_argument("--hnsw_deterministic", action="store_true",
+                        help="build in one thread, so that equal vectors give an equal graph")
+    parser.add_argument("--vector_dtype", choices=["float32", "float16", "int8"], default="float32",
+                        help="what --ann_engine flat scans: a smaller copy in memory, its best ones scored exactly")
+    parser.add_argument("--milvus_uri", help="a server (http://host:19530) or a milvus-lite file for --ann_engine "
+                                             "milvus (default: milvus.db in the index folder)")
+
+
+def check_engine_flags(parser: Parser, args: argparse.Namespace) -> None:
+    if not 2 <= args.hnsw_m <= 100:
+        parser.error(f"argument --hnsw_m: {args.hnsw_m} is not between 2 and 100")
+    if args.vector_dtype != "float32" and args.ann_engine != "flat":
+        parser.error(f"--vector_dtype {args.vector_dtype} goes with --ann_engine flat, not {args.ann_engine}")
+    if args.milvus_uri and args.ann_engine != "milvus":
+        parser.error(f"--milvus_uri goes with --ann_engine milvus, not {args.ann_engine}")
+    if args.hnsw_deterministic and args.ann_engine != "hnsw":
+        parser.error(f"--hnsw_deterministic goes with --ann_engine hnsw, not {args.ann_engine}")
+
+
+def engine_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What `IndexStore.open_engine` takes of these flags."""
+    return {"m": args.hnsw_m, "ef": args.hnsw_ef, "deterministic": args.hnsw_deterministic,
+            "vector_dtype": args.vector_dtype, "uri": args.milvus_uri, "on_gpu": on_gpu()}
+
+
+def on_gpu() -> bool:
+    """Whether Paddle was started on a GPU."""
+    paddle = sys.modules.get("paddle")
+    return paddle is not None and paddle.get_device() != "cpu"
 
 
 def add_pair_file_flag(parser: argparse.ArgumentParser) -> None:

@@ -2,77 +2,177 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable
 
 import numpy as np
 from tqdm import tqdm
 
-from checkpoint import Checkpoint
+from checkpoint import fingerprint_of, load_checkpoint
 from cli import notice, rank, world_size
 from data import pad_batch
+from export import open_export
 from files import UserError
-from runtime import gather_rows
+from inference import DygraphRunner, Runner
+from runtime import configure_environment, describe_runtime, gather_rows, gpu_build, start_paddle
 from tokenizer import Tokenizer
+
+CHUNK = 65_536  # texts that are tokenized and sorted by length together
 
 
 class Encoder:
     """Embeds texts with a trained model.
 
-    Equal token sequences are encoded once, so texts that the tokenizer can't tell apart get the very same vector, and
-    batches are made of texts of similar length, so little is spent on padding.
+    Equal token sequences of a chunk are encoded once, so texts that the tokenizer can't tell apart get the very same
+    vector. Batches are made of texts of similar length, so little is spent on padding. While a chunk is computed, the
+    next one is tokenized.
 
     Args:
-        model: maps (ids, mask) to unit vectors; it is run as it is, so put it into evaluation mode before.
-        batch_size: texts a batch.
+        runner: runs the model (see inference.py).
+        batch_size: texts of full length a batch; of shorter ones a batch takes more, up to the same number of tokens.
+        max_seq_length: tokens that the tokenizer keeps of a text.
+
+    Attributes:
+        tokenless: how many of the texts encoded so far had no token of their own.
     """
 
-    def __init__(self, model, tokenizer: Tokenizer, batch_size: int = 64) -> None:
-        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+    def __init__(self, runner: Runner, tokenizer: Tokenizer, batch_size: int, max_seq_length: int) -> None:
+        self.runner, self.tokenizer = runner, tokenizer
+        self.token_budget = batch_size * max_seq_length
+        self.tokenless = 0
 
-    @classmethod
-    def of(cls, checkpoint: Checkpoint, batch_size: int) -> Encoder:
-        return cls(checkpoint.model, checkpoint.tokenizer, batch_size)
-
-    def encode(self, texts: Sequence[str], progress: str | None = None) -> np.ndarray:
-        """Unit vectors of `texts`, float32 [N, D], in their order; the ranks of a launch share the work.
+    def encode(self, texts: Sequence[str], progress: str | None = None, shared: bool = False) -> np.ndarray:
+        """Unit vectors of `texts`, float32 [N, D], in their order.
 
         Args:
             progress: label of a progress bar on a terminal; None shows none.
+            shared: the ranks of a launch share the work, and all get all vectors.
 
         Raises:
             UserError: the model gave a vector that is not finite.
         """
-        token_ids = self.tokenizer(texts)
-        tokenless = sum(len(ids) == 2 for ids in token_ids)
-        if tokenless:
-            notice(f"{tokenless} text(s) have no tokens (blank or unknown to the tokenizer); they are encoded as the "
-                   f"bare [CLS] [SEP]")
-        position: dict[tuple[int, ...], int] = {}
-        place_of_text = [position.setdefault(tuple(ids), len(position)) for ids in token_ids]
-        different = [list(ids) for ids in position]
+        position: dict[str, int] = {}
+        place_of_text = np.fromiter((position.setdefault(text, len(position)) for text in texts), np.int64, len(texts))
+        ranks = world_size() if shared else 1
+        shares = [np.arange(r, len(position), ranks) for r in range(ranks)]
+        different = list(position)
+        mine = [different[i] for i in shares[rank() if shared else 0]]
+        with progress_bar(len(mine), progress) as bar:
+            chunks = (mine[i : i + CHUNK] for i in range(0, len(mine), CHUNK))
+            vectors = np.concatenate(list(self.encode_chunks(chunks, bar.update)) or
+                                     [np.zeros((0, self.runner.dimension), np.float32)])
+        if ranks > 1:
+            vectors = self._gather(vectors, shares)
+        report_tokenless(self.tokenless)
+        return vectors[place_of_text]
 
-        # Every rank cuts the same batches in order of length and takes each world_size()-th: equal shares of work.
-        order = np.argsort([len(ids) for ids in different], kind="stable")
-        batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
-        shares = [batches[r :: world_size()] for r in range(world_size())]
-        mine = self._run([[different[i] for i in batch] for batch in shares[rank()]], progress)
-        vectors = np.empty((len(different), mine.shape[1]), dtype=np.float32)
-        rows = [np.concatenate([np.zeros(0, dtype=np.int64), *share]) for share in shares]
-        vectors[np.concatenate(rows)] = gather_rows(mine, [len(share) for share in rows]).numpy()
+    def _gather(self, vectors: np.ndarray, shares: list[np.ndarray]) -> np.ndarray:
+        """The vectors of all ranks, each in its place."""
+        import paddle
+
+        gathered = np.empty((sum(map(len, shares)), vectors.shape[1]), dtype=np.float32)
+        rows = gather_rows(paddle.to_tensor(vectors), [len(share) for share in shares])
+        gathered[np.concatenate(shares)] = rows.numpy()
+        self.tokenless = int(gather_rows(paddle.to_tensor([self.tokenless]), [1] * len(shares)).sum())
+        return gathered
+
+    def encode_chunks(self, chunks: Iterable[Sequence[str]], done: Callable[[int], Any]) -> Iterator[np.ndarray]:
+        """Unit vectors of each chunk of texts, float32 [chunk, D], computed by this process alone.
+
+        Args:
+            done: called with the number of texts that were just computed.
+
+        Raises:
+            UserError: the model gave a vector that is not finite.
+        """
+        with ThreadPoolExecutor(1) as ahead:
+            chunks = iter(chunks)
+            waiting = ahead.submit(self._tokenize_next, chunks)
+            while (token_ids := waiting.result()) is not None:
+                waiting = ahead.submit(self._tokenize_next, chunks)
+                yield self._compute(token_ids, done)
+
+    def _tokenize_next(self, chunks: Iterator[Sequence[str]]) -> list[list[int]] | None:
+        chunk = next(chunks, None)
+        return None if chunk is None else self.tokenizer(chunk)
+
+    def _compute(self, token_ids: list[list[int]], done: Callable[[int], Any]) -> np.ndarray:
+        self.tokenless += sum(len(ids) == 2 for ids in token_ids)
+        position: dict[tuple[int, ...], int] = {}
+        place_of_text = np.array([position.setdefault(tuple(ids), len(position)) for ids in token_ids])
+        done(len(token_ids) - len(position))
+        order, batches = self._batches(list(position))
+        padded = (pad_batch(batch, self.tokenizer.pad_id) for batch in batches)
+        vectors = np.empty((len(position), self.runner.dimension), dtype=np.float32)
+        vectors[order] = np.concatenate(self.runner.run(padded, done))
         if not np.isfinite(vectors).all():
             raise UserError("the model gives vectors that are not finite (NaN); its training has diverged: take an "
                             "earlier checkpoint")
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # half precision leaves them off by some 1e-3
         return vectors[place_of_text]
 
-    def _run(self, batches: list[list[list[int]]], progress: str | None):
-        import paddle
+    def _batches(self, token_ids: list[tuple[int, ...]]) -> tuple[np.ndarray, list[list[tuple[int, ...]]]]:
+        """Longest first, so that too little memory shows at once: the order, and the batches cut from it."""
+        lengths = np.array([len(ids) for ids in token_ids])
+        order = np.argsort(-lengths, kind="stable")
+        batches, start = [], 0
+        while start < len(order):
+            end = start + max(1, self.token_budget // int(lengths[order[start]]))
+            batches.append([token_ids[i] for i in order[start:end]])
+            start = end
+        return order, batches
 
-        parts = [paddle.zeros([0, self.model.dimension])]
-        bar = tqdm(total=sum(map(len, batches)), desc=progress, unit=" texts", leave=False,
-                   disable=None if progress and rank() == 0 else True)
-        with paddle.no_grad(), bar:
-            for batch in batches:
-                ids, mask = pad_batch(batch, self.tokenizer.pad_id)
-                parts.append(self.model(paddle.to_tensor(ids), paddle.to_tensor(mask)))
-                bar.update(len(batch))
-            return paddle.concat(parts)
+
+def open_encoder(args, sample: Sequence[str]) -> tuple[Encoder, dict]:
+    """The encoder that the flags of `cli.add_model_flags` name, and what its vectors hang on.
+
+    On a GPU the dygraph model is run, on a CPU its export.
+
+    Args:
+        sample: texts like those to be encoded; a new export is checked on them.
+
+    Returns:
+        The encoder, and {"checkpoint": fingerprint, "precision", "max_seq_length", "dimension", "metric"}.
+    """
+    if args.device == "gpu" or (args.device is None and gpu_build()):
+        paddle = start_paddle(args.device, threads=args.num_threads)
+        if paddle.get_device() != "cpu":
+            return _gpu_encoder(args, paddle)
+    configure_environment("cpu", args.num_threads)
+    if world_size() > 1:
+        start_paddle("cpu", threads=args.num_threads)
+    export = open_export(args.params_path, args.max_seq_length, args.precision, args.num_threads, sample,
+                         args.model_name_or_path, args.output_emb_size)
+    notice(f"encoder: {export.runtime}, {export.precision}, {describe_runtime()}")
+    encoder = Encoder(export.runner, export.tokenizer, args.batch_size, args.max_seq_length)
+    return encoder, _facts(args, export.fingerprint, export.precision, export.runner)
+
+
+def _gpu_encoder(args, paddle) -> tuple[Encoder, dict]:
+    precision = args.precision
+    if precision == "auto":
+        precision = "bf16" if paddle.amp.is_bfloat16_supported() else "fp16"
+    if precision == "int8":
+        raise UserError("--precision int8 is for CPUs; take auto, bf16, fp16 or fp32 with --device gpu")
+    checkpoint = load_checkpoint(args.params_path, args.max_seq_length, args.model_name_or_path, args.output_emb_size)
+    runner = DygraphRunner(checkpoint.model, precision)
+    notice(f"encoder: paddle, {precision}, {describe_runtime()}")
+    encoder = Encoder(runner, checkpoint.tokenizer, args.batch_size, args.max_seq_length)
+    return encoder, _facts(args, fingerprint_of(args.params_path, args.model_name_or_path), precision, runner)
+
+
+def _facts(args, fingerprint: str, precision: str, runner: Runner) -> dict:
+    return {"checkpoint": fingerprint, "precision": precision, "max_seq_length": args.max_seq_length,
+            "dimension": runner.dimension, "metric": "cosine"}
+
+
+def progress_bar(total: int, label: str | None) -> tqdm:
+    """A bar on rank 0's terminal; none where there is no label or no terminal."""
+    return tqdm(total=total, desc=label, unit=" texts", leave=False, disable=None if label and rank() == 0 else True)
+
+
+def report_tokenless(count: int) -> None:
+    if count:
+        notice(f"{count} text(s) have no tokens (blank or unknown to the tokenizer); they are encoded as the bare "
+               f"[CLS] [SEP]")

@@ -150,16 +150,19 @@ def check_file(path: str | os.PathLike, expected: dict, remedy: str) -> None:
 
 
 @contextlib.contextmanager
-def own_folder(path: str | os.PathLike) -> Iterator[Path]:
+def own_folder(path: str | os.PathLike, name: str = ".lock") -> Iterator[Path]:
     """Hold an output folder for this process; a second run is told who has it.
 
     The kernel drops the lock with the process, so a killed run leaves none behind.
+
+    Args:
+        name: of the lock file; processes that share a folder by agreement hold different ones.
 
     Raises:
         UserError: another process owns the folder (its pid, host and command are named).
     """
     folder = make_folder(path)
-    lock_path = folder / ".lock"
+    lock_path = folder / name
     while True:
         try:
             lock = open(lock_path, "ab+", buffering=0)  # noqa: SIM115 - held open for as long as the folder is owned
@@ -185,3 +188,15 @@ def own_folder(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         lock_path.unlink(missing_ok=True)
         lock.close()
+
+
+def is_owned(path: str | os.PathLike, name: str) -> bool:
+    """Whether a process holds the lock `name` in the folder `path`."""
+    try:
+        with open(Path(path) / name, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -1,25 +1,56 @@
-"""A saved index: vectors and graph of a corpus in a folder, with a manifest that says what they were made from.
+"""A saved index: the vectors and texts of a corpus and what finds neighbours among them, in a folder with manifests.
 
-vectors.npy        float32 [different texts, D], unit length
-text_of_line.npy   int32 [lines of the corpus], position of each line's text among the different ones
-hnsw.bin           the graph, where the engine has one; it can always be built again from the vectors
+parts/             vectors and texts, see parts.py
+repeated.npy       int64 [E, 2]: ids of the vectors that an earlier text has too, and the first such text
+hnsw-N.bin         the graph of the first N texts, where the engine is hnsw; it can always be built again
+milvus.db          the collection, where the engine is milvus and no server was named
 manifest.json      what all of it was made from, with size and SHA-256 of every file; written last
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ann_util import Engine, FlatIndex, HnswIndex, TextIndex
+from ann_util import Engine, FlatIndex, HnswIndex, TextIndex, find_repeated
 from cli import notice
-from data import Corpus
-from files import UserError, check_file, describe_file, read_manifest, whole_file, write_manifest
+from corpus import Corpus
+from files import UserError, check_file, describe_file, make_folder, read_manifest, whole_file, write_manifest
+from milvus_engine import MilvusIndex
+from parts import (Range, Texts, Vectors, cut, find_parts, part_path, read_part, remove_part, text_bytes,
+                   write_part)
 
-FORMAT = 2
-LABELS = {"checkpoint": "checkpoint", "corpus": "corpus", "max_seq_length": "--max_seq_length",
-          "dimension": "dimension", "metric": "metric", "hnsw_m": "--hnsw_m", "hnsw_ef": "--hnsw_ef"}
+FORMAT = 3
+PART = 65_536  # texts: 64 MB of vectors of 256 dimensions, some minutes of encoding on a CPU
+LABELS = {"max_seq_length": "--max_seq_length", "precision": "--precision", "hnsw_m": "--hnsw_m",
+          "hnsw_ef": "--hnsw_ef", "uri": "--milvus_uri"}
+
+
+@dataclass
+class Plan:
+    """The parts of an index.
+
+    Attributes:
+        parts: all of them, in order; they cover the corpus.
+        missing: those of this process's share that are not there yet.
+    """
+
+    parts: list[Range]
+    missing: list[Range]
+
+
+@dataclass
+class SavedIndex:
+    """A whole index, checked against its manifest."""
+
+    facts: dict
+    texts: Texts
+    index: TextIndex
 
 
 class IndexStore:
@@ -29,84 +60,218 @@ class IndexStore:
         folder: where the index is, or is to be.
         strict: refuse what doesn't match this run. False, for a folder that the user did not name, replaces it with a
             notice.
+        read_only: replace nothing, only say so.
     """
 
-    def __init__(self, folder: Path, strict: bool) -> None:
-        self.folder, self.strict = folder, strict
+    def __init__(self, folder: Path, strict: bool, read_only: bool = False) -> None:
+        self.folder, self.strict, self.read_only = folder, strict, read_only
+        self.parts_folder = folder / "parts"
         self.manifest = folder / "manifest.json"
         self.remedy = f"delete {folder} to build it again"
+        self._checked: dict[Range, dict] = {}  # manifests of the parts whose files were compared with them
 
-    def load_vectors(self, made_from: dict) -> np.ndarray | None:
-        """The saved vectors [N, D], or None where there are none that this run can use.
+    def plan(self, corpus: Corpus, made_from: dict, shards: int = 1, shard: int | None = None) -> Plan:
+        """Which parts the index of this corpus has, and which of them are missing.
+
+        The parts of a finished index of the corpus, or of its first files, stay as they are. The rest of the corpus is
+        cut into parts of PART texts, or into smaller ones where there are not enough for all `shards`.
 
         Args:
-            made_from: what this run would make them from: hashes of checkpoint and corpus, lengths, dimension.
+            made_from: what this run's vectors are made from: checkpoint, precision, lengths, dimension.
+            shards: how many processes share the work.
+            shard: number of this process, which looks after each `shards`-th part only; None for all parts.
 
         Raises:
-            UserError: they were made from something else (all values are named) or are damaged; only if strict.
+            UserError: the index or a part was made from something else (all values are named), is damaged, or overlaps
+                another part; only if strict.
         """
-        if not self.manifest.is_file():
-            return None
+        finished: list[Range] = []
         try:
-            saved = self._read()
-            self._compare(saved["vectors"], made_from)
-            for name in ("vectors.npy", "text_of_line.npy"):
-                check_file(self.folder / name, saved["files"][name], self.remedy)
+            finished = self._finished_parts(corpus, made_from)
         except UserError as error:
             self._replace(error, "the index")
-            return None
-        return np.load(self.folder / "vectors.npy")
+            self._clear()
+        done = finished[-1][1] if finished else 0
+        new = cut(done, len(corpus), min(PART, max(1, -(-(len(corpus) - done) // shards))))
+        parts = finished + new
+        mine = set(parts if shard is None else parts[shard::shards])
+        strangers = [part for part in find_parts(self.parts_folder) if part not in parts]
+        for part in strangers:
+            with self._replacing(part):
+                raise UserError(f"{part_path(self.parts_folder, part, 'json')} overlaps other parts of this corpus: it "
+                                f"was cut for another number of shards, or for another corpus; delete it")
+        there = [part for part in find_parts(self.parts_folder) if part in mine]
+        for part, texts in zip(there, corpus.parts(there)):
+            with self._replacing(part):
+                self._check_part(part, made_from)
+                if self._checked[part]["files"]["txt"]["sha256"] != hashlib.sha256(text_bytes(texts)).hexdigest():
+                    raise UserError(f"{part_path(self.parts_folder, part, 'txt')} holds other texts than this corpus "
+                                    f"has from {part[0]} to {part[1]}; {self.remedy}")
+        return Plan(parts, [part for part in parts if part in mine and part not in self._checked])
 
-    def save_vectors(self, vectors: np.ndarray, corpus: Corpus, made_from: dict) -> None:
-        """Keep the vectors of a corpus; whatever graph the folder has belongs to others and goes."""
-        self.manifest.unlink(missing_ok=True)
-        (self.folder / "hnsw.bin").unlink(missing_ok=True)
-        for name, array in (("vectors.npy", vectors), ("text_of_line.npy", corpus.text_of_line)):
-            with whole_file(self.folder / name) as file:
-                np.save(file, array)
-        files = {name: describe_file(self.folder / name) for name in ("vectors.npy", "text_of_line.npy")}
-        write_manifest(self.manifest, {"format": FORMAT, "vectors": made_from, "texts": len(vectors),
-                                       "lines": len(corpus.text_of_line), "graph": None, "files": files})
+    def _finished_parts(self, corpus: Corpus, made_from: dict) -> list[Range]:
+        if not self.manifest.is_file():
+            return []
+        saved = self._read()
+        self._compare(saved["vectors"], made_from, str(self.folder))
+        if saved["corpus"] not in corpus.beginnings:
+            raise UserError(f"the index in {self.folder} was made from another corpus: SHA-256 {saved['corpus'][:12]} "
+                            f"there, {corpus.sha256[:12]} in this run; name another --index_dir, or, to add texts, the "
+                            f"first corpus with --corpus_file and the new texts with --append_corpus")
+        return [(first, end) for first, end in saved["parts"]]
 
-    def open_engine(self, name: str, index: TextIndex, m: int, ef: int) -> Engine:
-        """The engine `name` over the folder's vectors: loaded where it was saved with these settings, or built.
+    def _check_part(self, part: Range, made_from: dict) -> None:
+        facts = read_part(self.parts_folder, part, self.remedy)
+        self._compare(facts["made_from"], made_from, str(part_path(self.parts_folder, part, "json")))
+        self._checked[part] = facts
+
+    def write_part(self, part: Range, texts: list[str], vectors: np.ndarray, tokenless: int, made_from: dict) -> None:
+        """Keep a part that was encoded."""
+        make_folder(self.parts_folder)
+        write_part(self.parts_folder, part, texts, vectors, tokenless, made_from)
+
+    def has(self, parts: list[Range]) -> bool:
+        """Whether all these parts have been written."""
+        return set(parts) <= set(find_parts(self.parts_folder))
+
+    def finish(self, plan: Plan, corpus: Corpus, made_from: dict) -> SavedIndex:
+        """Check that all parts are there and whole, and make an index of them.
 
         Raises:
-            UserError: the saved graph has other settings or is damaged; only if strict.
+            UserError: a part is missing, damaged or was made from something else.
         """
+        for number, part in enumerate(plan.parts):
+            if part not in self._checked:
+                if not part_path(self.parts_folder, part, "json").is_file():
+                    raise UserError(f"{part_path(self.parts_folder, part, 'json')}, part {number} of "
+                                    f"{len(plan.parts)}, is missing; run its shard again")
+                self._check_part(part, made_from)
+        saved = self._read() if self.manifest.is_file() else {"engines": {}}
+        if saved.get("corpus") != corpus.sha256:
+            with whole_file(self.folder / "repeated.npy") as file:
+                np.save(file, find_repeated(self._vectors(plan.parts)))
+            write_manifest(self.manifest, {**saved, "format": FORMAT, "vectors": made_from, "corpus": corpus.sha256, "texts": len(corpus),
+                         "tokenless": sum(self._checked[part]["tokenless"] for part in plan.parts),
+                         "parts": plan.parts, "repeated": describe_file(self.folder / "repeated.npy")})
+        return self.open()
+
+    def open(self) -> SavedIndex:
+        """Open a finished index.
+
+        Raises:
+            UserError: there is none, or a file of it is missing or damaged.
+        """
+        if not self.manifest.is_file():
+            raise UserError(f"{self.folder} holds no finished index (no manifest.json); make one with recall.py")
+        facts = self._read()
+        parts = [(first, end) for first, end in facts["parts"]]
+        for part in parts:
+            if part not in self._checked:
+                self._check_part(part, facts["vectors"])
+        check_file(self.folder / "repeated.npy", facts["repeated"], self.remedy)
+        index = TextIndex(self._vectors(parts), np.load(self.folder / "repeated.npy"))
+        return SavedIndex(facts, Texts(self.parts_folder, parts), index)
+
+    def _vectors(self, parts: list[Range]) -> Vectors:
+        return Vectors([np.load(part_path(self.parts_folder, part, "npy"), mmap_mode="r") for part in parts])
+
+    def open_engine(self, name: str, saved: SavedIndex, *, m: int = 16, ef: int = 100, deterministic: bool = False,
+                    vector_dtype: str = "float32", uri: str | None = None, on_gpu: bool = False) -> Engine:
+        """The engine `name` over the index: as it was saved with these settings, with texts added that are new, or built.
+
+        Raises:
+            UserError: the saved one has other settings or is damaged; only if strict.
+        """
+        index = saved.index
         if name == "flat":
-            return FlatIndex(index.different)
-        graph = HnswIndex(index.different.shape[1], m, ef)
-        settings, path = {"engine": name, "hnsw_m": m, "hnsw_ef": ef}, self.folder / "hnsw.bin"
-        saved = self._read()
-        if saved["graph"]:
-            try:
-                self._compare(saved["graph"], settings)
-                check_file(path, saved["files"]["hnsw.bin"], self.remedy)
-                notice(f"hnsw graph: {path}, used again")
-                return graph.load(path, len(index.different))
-            except UserError as error:
-                self._replace(error, "the graph")
-        notice(f"building the hnsw graph of {len(index.different)} vectors (M {m}, ef {ef})")
-        graph.build(index.different).save(path)
-        saved["graph"], saved["files"]["hnsw.bin"] = settings, describe_file(path)
-        write_manifest(self.manifest, saved)
-        return graph
+            return FlatIndex(vector_dtype, on_gpu).build(index.vectors)
+        settings = {"hnsw_m": m, "hnsw_ef": ef, **({"uri": uri} if name == "milvus" else {})}
+        known, count = saved.facts["engines"].get(name), len(index.vectors)
+        make = {"hnsw": lambda: HnswIndex(index.vectors.dimension, m, ef, index.repeated[:, 0], deterministic),
+                "milvus": lambda: MilvusIndex(uri or str(self.folder / "milvus.db"), known["collection"],
+                                              index.vectors.dimension, m, ef)}[name]
+        try:
+            if known:
+                self._compare(known["settings"], settings, f"the {name} index in {self.folder}")
+                engine = make().load(self.folder, known, index.vectors, self.remedy)
+                if known["texts"] == count:
+                    notice(f"{name} index: {self.folder}, used again")
+                    return engine
+                notice(f"adding {count - known['texts']} texts to the {name} index")
+                engine.add(index.vectors, known["texts"])
+                self._keep_engine(name, engine, saved, {**known, "texts": count})
+                return engine
+        except UserError as error:
+            self._replace(error, f"the {name} index")
+        notice(f"building the {name} index of {count} vectors (M {m}, ef {ef})")
+        known = {"settings": settings, "texts": count, "collection": f"semantic_index_{saved.facts['corpus'][:16]}"}
+        engine = make().build(index.vectors)
+        self._keep_engine(name, engine, saved, known)
+        return engine
+
+    def open_saved_engine(self, name: str, saved: SavedIndex) -> Engine:
+        """An engine as it was saved, with its own settings; flat needs no saving.
+
+        Raises:
+            UserError: the index has no such engine, or it is damaged or of fewer texts than the index.
+        """
+        known = saved.facts["engines"].get(name)
+        if name != "flat" and (known is None or known["texts"] != len(saved.texts)):
+            has = ", ".join(["flat", *saved.facts["engines"]])
+            raise UserError(f"the index in {self.folder} has no {name} engine of all its texts (it has {has}); build it "
+                            f"with recall.py --ann_engine {name}")
+        settings = known["settings"] if known else {}
+        return self.open_engine(name, saved, m=settings.get("hnsw_m", 16), ef=settings.get("hnsw_ef", 100),
+                                uri=settings.get("uri"))
+
+    def check_made_from(self, own: dict) -> None:
+        """Raise UserError unless the index was made from what `encoder.open_encoder` says of this run's encoder."""
+        self._compare(self._read()["vectors"], own, f"the index in {self.folder}")
+
+    def _keep_engine(self, name: str, engine: Engine, saved: SavedIndex, known: dict) -> None:
+        """Save an engine under a new name, point the manifest to it, and only then remove the earlier one."""
+        known = {**known, **engine.save(self.folder)}
+        earlier = saved.facts["engines"].get(name, {}).get("file")
+        saved.facts["engines"][name] = known
+        write_manifest(self.manifest, saved.facts)
+        if earlier and earlier != known["file"]:
+            (self.folder / earlier).unlink(missing_ok=True)
 
     def _read(self) -> dict:
         return read_manifest(self.manifest, FORMAT, self.remedy)
 
-    def _compare(self, saved: dict, wanted: dict) -> None:
+    def _compare(self, saved: dict, wanted: dict, where: str) -> None:
         differences = [f"{LABELS.get(key, key)} {_short(saved.get(key))} there, {_short(value)} in this run"
                        for key, value in wanted.items() if saved.get(key) != value]
         if differences:
-            raise UserError(f"the index in {self.folder} was made from other things: {'; '.join(differences)}; name "
-                            f"another --index_dir, or delete this one to build it again")
+            raise UserError(f"{where} was made from other things: {'; '.join(differences)}; name another --index_dir, "
+                            f"or {self.remedy}")
 
     def _replace(self, error: UserError, what: str) -> None:
         if self.strict:
             raise error
         notice(f"{error}\nno --index_dir was named: {what} is built again in its place")
+
+    @contextlib.contextmanager
+    def _replacing(self, part: Range) -> Iterator[None]:
+        """A fault of a part is an error, or, in a folder that the user did not name, the end of the part."""
+        try:
+            yield
+        except UserError as error:
+            self._replace(error, "the part")
+            self._checked.pop(part, None)
+            if not self.read_only:
+                self.manifest.unlink(missing_ok=True)
+                remove_part(self.parts_folder, part)
+
+    def _clear(self) -> None:
+        if self.read_only:
+            return
+        self.manifest.unlink(missing_ok=True)
+        for part in find_parts(self.parts_folder):
+            remove_part(self.parts_folder, part)
+        for path in [self.folder / "repeated.npy", *self.folder.glob("hnsw-*.bin")]:
+            path.unlink(missing_ok=True)
 
 
 def _short(value: object) -> str:

@@ -21,8 +21,8 @@ import numpy as np
 import cli
 from cli import notice
 from data import read_text_pairs, read_texts
+from encoder import open_encoder
 from files import whole_file
-from runtime import start_paddle
 
 
 def parse_flags(argv: list[str] | None):
@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def score(args, pairs: list[tuple[str, str]], labels: list[int] | None) -> None:
     """Print or write the cosine of each pair, and the agreement with its label where there is one."""
-    vectors = open_encoder(args).encode([text for pair in pairs for text in pair], progress="pairs")
+    texts = [text for pair in pairs for text in pair]
+    vectors = open_encoder(args, texts)[0].encode(texts, progress="pairs", shared=True)
     if cli.rank():
         return
     cosines = np.einsum("nd,nd->n", vectors[0::2], vectors[1::2]).clip(-1, 1)
@@ -73,21 +74,12 @@ def score(args, pairs: list[tuple[str, str]], labels: list[int] | None) -> None:
 
 def embed(args, texts: list[str]) -> None:
     """Write the vectors of `texts`."""
-    vectors = open_encoder(args).encode(texts, progress="texts")
+    vectors = open_encoder(args, texts)[0].encode(texts, progress="texts", shared=True)
     if cli.rank():
         return
     with whole_file(args.output_embeddings) as file:
         np.save(file, vectors)
     notice(f"{args.output_embeddings}: {vectors.shape[0]} x {vectors.shape[1]} float32")
-
-
-def open_encoder(args):
-    start_paddle(args.device)
-    from checkpoint import load_checkpoint
-    from encoder import Encoder
-
-    checkpoint = load_checkpoint(args.params_path, args.max_seq_length, args.model_name_or_path, args.output_emb_size)
-    return Encoder.of(checkpoint, args.batch_size)
 
 
 if __name__ == "__main__":

@@ -31,9 +31,7 @@ def open_encoder(name_or_path: str, max_seq_length: int, dropout: float | None =
     """
     config = _open_config(name_or_path)
     tokenizer = _open_tokenizer(name_or_path, max_seq_length)
-    positions = getattr(config, "max_position_embeddings", max_seq_length)
-    if config.model_type == "roberta":  # counts its positions from behind the padding id
-        positions -= config.pad_token_id + 1
+    positions = positions_of(config)
     if max_seq_length > positions:
         raise UserError(f"--max_seq_length {max_seq_length} is more than the {positions} tokens that the encoder "
                         f"{name_or_path} has positions for; use {positions} or less")
@@ -58,6 +56,14 @@ def open_encoder(name_or_path: str, max_seq_length: int, dropout: float | None =
         raise UserError(f"{name_or_path}: {type(encoder).__name__} is no BERT-like encoder (no pooler); name one "
                         f"such as ernie, bert or roberta")
     return encoder, tokenizer
+
+
+def positions_of(config: Any) -> int:
+    """The longest text, in tokens, that an encoder of this config takes."""
+    positions = getattr(config, "max_position_embeddings", 1 << 30)
+    if config.model_type == "roberta":  # counts its positions from behind the padding id
+        positions -= config.pad_token_id + 1
+    return positions
 
 
 def start_encoder(name_or_path: str, max_seq_length: int, dropout: float | None = None,

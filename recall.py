@@ -10,8 +10,11 @@ On a CPU: --device cpu, and no --gpus. Without the launcher, `python recall.py .
 
 In:  the corpus, one text a line; the pairs, `source TAB target` a line; a checkpoint.
 Out: the result file, `source TAB recalled text TAB cosine`, best first, recall_num rows for each line of the pair file
-     and in its order. A recalled text that equals the source is left out unless --keep_self is given. Vectors and
-     index stay in --index_dir, and the next run with the same corpus and checkpoint uses them.
+     and in its order. A recalled text that equals the source is left out unless --keep_self is given. Vectors, texts and
+     index stay in --index_dir; the next run with the same corpus and checkpoint uses them, a killed run is continued.
+
+Several machines without a launcher: start the same command with `--index_dir SHARED --num_shards N --shard I` for each
+I from 0 to N - 1, then once with `--num_shards N` alone, which makes the index of their parts and recalls.
 """
 
 from __future__ import annotations
@@ -19,15 +22,19 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
 
 import cli
 from cli import notice
-from data import Corpus, read_corpus, read_pairs
-from files import make_folder, own_folder, whole_file
-from runtime import describe_runtime, gather_rows, start_paddle
+from corpus import Corpus, open_corpus
+from data import read_pairs
+from encoder import CHUNK, Encoder, open_encoder, progress_bar, report_tokenless
+from files import UserError, is_owned, make_folder, own_folder, whole_file
+from runtime import wait_for_ranks
 
 SAMPLE = 200  # queries on which the engine is compared with exact search
 
@@ -37,17 +44,20 @@ def parse_flags(argv: list[str] | None):
     cli.add_model_flags(parser)
     cli.add_pair_file_flag(parser)
     parser.add_argument("--corpus_file", required=True, type=cli.existing_file, help="one text a line")
+    parser.add_argument("--append_corpus", nargs="+", default=[], type=cli.existing_file, metavar="FILE",
+                        help="further texts, added to a saved index of the others")
     parser.add_argument("--recall_result_dir", default="recall_result_dir", help="folder of the result")
     parser.add_argument("--recall_result_file", default="recall_result.txt", help="name of the result file in it")
     parser.add_argument("--recall_num", type=cli.positive_int, default=50, help="texts recalled for a source")
     parser.add_argument("--keep_self", action="store_true", help="keep the source itself among the recalled texts")
-    parser.add_argument("--ann_engine", choices=["hnsw", "flat"], default="hnsw", help="flat is exact")
-    parser.add_argument("--hnsw_m", type=cli.positive_int, default=100, help="links a node keeps, 2 to 100")
-    parser.add_argument("--hnsw_ef", type=cli.positive_int, default=100, help="candidates while building and searching")
+    cli.add_engine_flags(parser)
     parser.add_argument("--index_dir", help="folder of vectors and index (default: index in --recall_result_dir)")
+    parser.add_argument("--num_shards", type=cli.positive_int, help="machines or jobs that share the encoding")
+    parser.add_argument("--shard", type=cli.natural, help="encode this share only, from 0 to --num_shards - 1")
+    parser.add_argument("--dry_run", action="store_true", help="print the plan with its cost, and stop")
     args = parser.parse_args(argv)
-    if not 2 <= args.hnsw_m <= 100:
-        parser.error(f"argument --hnsw_m: {args.hnsw_m} is not between 2 and 100")
+    cli.check_engine_flags(parser, args)
+    check_shards(parser, args)
     name, folder = args.recall_result_file, args.recall_result_dir
     if not name.strip() or os.path.basename(name) != name or name.startswith("."):
         parser.error(f"argument --recall_result_file: {name!r} is not a plain file name; the folder goes into "
@@ -60,87 +70,150 @@ def parse_flags(argv: list[str] | None):
     return args
 
 
+def check_shards(parser: cli.Parser, args) -> None:
+    if args.shard is not None and (args.num_shards is None or args.shard >= args.num_shards):
+        parser.error(f"--shard {args.shard} needs --num_shards {args.shard + 1} or more, not {args.num_shards}")
+    if args.num_shards and not args.index_dir:
+        parser.error("--num_shards needs --index_dir, the folder that all shards share")
+    if args.num_shards and cli.world_size() > 1:
+        parser.error("--num_shards is for jobs without the launcher, whose ranks share the work already; take one away")
+
+
 @cli.entry_point
 def main(argv: list[str] | None = None) -> None:
     args = parse_flags(argv)
-    pairs, corpus = read_pairs(args.pair_file), read_corpus(args.corpus_file)
-    report_inputs(args, pairs, corpus)
+    pairs = read_pairs(args.pair_file)
     result = Path(args.recall_result_dir, args.recall_result_file)
     index_dir = Path(args.index_dir or Path(args.recall_result_dir, "index"))
-
-    with contextlib.ExitStack() as owned:
-        for folder in (result.parent, index_dir):
-            make_folder(folder)
-            if cli.rank() == 0:
-                owned.enter_context(own_folder(folder))
+    with contextlib.ExitStack() as stack:
+        corpus = stack.enter_context(open_corpus([args.corpus_file, *args.append_corpus], {t for _, t in pairs}))
+        report_inputs(args, pairs, corpus)
+        if not args.dry_run:
+            own_folders(stack, args, result.parent, index_dir)
         run(args, pairs, corpus, result, index_dir)
+
+
+def own_folders(stack: contextlib.ExitStack, args, result_dir: Path, index_dir: Path) -> None:
+    """One run owns result and index; ranks and shards, which write parts of an index together, each own their share."""
+    make_folder(result_dir)
+    if args.shard is not None:
+        stack.enter_context(own_folder(index_dir, f".lock-shard-{args.shard}"))
+        refuse_other_owners(index_dir, ".lock")
+    elif cli.rank():
+        stack.enter_context(own_folder(index_dir, f".lock-rank-{cli.rank()}"))
+    else:
+        for folder in (result_dir, index_dir):
+            stack.enter_context(own_folder(folder))
+        refuse_other_owners(index_dir, ".lock-shard-*")
+
+
+def refuse_other_owners(folder: Path, pattern: str) -> None:
+    for lock in folder.glob(pattern):
+        if is_owned(folder, lock.name):
+            raise UserError(f"{folder} is in use by {lock.read_text(errors='replace').strip()}; wait for it to end or "
+                            f"choose another folder")
 
 
 def run(args, pairs: list[tuple[str, str]], corpus: Corpus, result: Path, index_dir: Path) -> None:
     """Embed on all ranks, then index, search and write on rank 0."""
-    paddle = start_paddle(args.device)
-    from ann_util import TextIndex, share_of_exact
-    from checkpoint import load_checkpoint
-    from encoder import Encoder
+    sample = next(corpus.parts([(0, min(len(corpus), CHUNK))]))
+    encoder, made_from = open_encoder(args, sample)
+    from ann_util import share_of_exact
+    from estimate import describe_plan
     from index_store import IndexStore
 
-    checkpoint = load_checkpoint(args.params_path, args.max_seq_length, args.model_name_or_path, args.output_emb_size)
-    encoder = Encoder.of(checkpoint, args.batch_size)
-    store = IndexStore(index_dir, strict=args.index_dir is not None)
-    made_from = {"checkpoint": checkpoint.fingerprint, "corpus": corpus.sha256, "max_seq_length": args.max_seq_length,
-                 "dimension": checkpoint.model.dimension, "metric": "cosine"}
-
-    saved = store.load_vectors(made_from) if cli.rank() == 0 else None
-    # All ranks encode, or none: rank 0 has looked into the folder and tells the others.
-    encode = bool(gather_rows(paddle.to_tensor([saved is None]), [1] * cli.world_size())[0])
-    if encode:
-        notice(f"encoding {len(corpus.texts)} texts on {describe_runtime()}")
-        vectors = encoder.encode(corpus.texts, progress="corpus")
-    else:
-        notice(f"vectors: {index_dir}, used again")
-    sources = {source: i for i, source in enumerate(dict.fromkeys(source for source, _ in pairs))}
-    queries = encoder.encode(list(sources), progress="sources")
-    if cli.rank():
+    store = IndexStore(index_dir, strict=args.index_dir is not None, read_only=args.dry_run)
+    shards, shard = args.num_shards or cli.world_size(), cli.rank() if args.shard is None else args.shard
+    alone = args.shard is None and cli.rank() == 0  # looks after the whole index, not only its own share
+    if alone:
+        plan = store.plan(corpus, made_from, shards)
+    wait_for_ranks()  # whatever had to be cleared away is gone
+    if not alone:
+        plan = store.plan(corpus, made_from, shards, shard)
+    mine = plan.missing if shards == 1 else [part for part in plan.parts[shard::shards] if part in plan.missing]
+    rate = texts_per_second(encoder, sample) if plan.missing else 0
+    notice(describe_plan(plan, corpus, made_from["dimension"], rate, shards, args))
+    if args.dry_run:
         return
 
-    if saved is None:
-        store.save_vectors(vectors, corpus, made_from)
-    index = TextIndex(vectors if saved is None else saved)
-    engine = store.open_engine(args.ann_engine, index, args.hnsw_m, args.hnsw_ef)
+    if args.num_shards is None or args.shard is not None:  # --num_shards alone brings together what is there
+        embed(encoder, store, corpus, mine, made_from)
+    if not alone:
+        return
+    wait_for_parts(plan, store)
+    saved = store.finish(plan, corpus, made_from)
+    report_tokenless(saved.facts["tokenless"])
+    sources = {source: i for i, source in enumerate(dict.fromkeys(source for source, _ in pairs))}
+    queries = encoder.encode(list(sources), progress="sources")
+    engine = store.open_engine(args.ann_engine, saved, **cli.engine_settings(args))
     # One more than wanted: the source itself may be among them, and must not use up a place.
-    ids, cosines = index.search(engine, queries, args.recall_num + (not args.keep_self))
-    rows = write_result(result, pairs, sources, corpus.texts, ids, cosines, args)
-    sample = np.random.default_rng(0).permutation(len(queries))[:SAMPLE]
-    fidelity = share_of_exact(index, engine, queries[sample], args.recall_num)
-    notice(f"{args.ann_engine}: {100 * fidelity:.2f} % of the exact top {args.recall_num} found, on {len(sample)} "
+    ids, cosines = saved.index.search(engine, queries, args.recall_num + (not args.keep_self))
+    rows = write_result(result, pairs, sources, saved.texts, ids, cosines, args)
+    few = np.random.default_rng(0).permutation(len(queries))[:SAMPLE]
+    fidelity = share_of_exact(saved.index, engine, queries[few], args.recall_num)
+    notice(f"{args.ann_engine}: {100 * fidelity:.2f} % of the exact top {args.recall_num} found, on {len(few)} "
            f"sources\n{result}: {rows} rows")
+
+
+def texts_per_second(encoder: Encoder, sample: list[str]) -> float:
+    """Measured on some texts, after others have warmed the runtime up."""
+    some = sample[:: max(1, len(sample) // 256)][:256]
+    list(encoder.encode_chunks([some], lambda _: None))
+    started = time.perf_counter()
+    list(encoder.encode_chunks([some], lambda _: None))
+    encoder.tokenless = 0
+    return len(some) / (time.perf_counter() - started)
+
+
+def embed(encoder: Encoder, store, corpus: Corpus, parts: list[tuple[int, int]], made_from: dict) -> None:
+    """Encode and write these parts, one after the other; a part that is written is not lost if the run is killed."""
+    texts_of_parts: deque[list[str]] = deque()
+
+    def read_ahead():
+        for texts in corpus.parts(parts):
+            texts_of_parts.append(texts)
+            yield texts
+
+    with progress_bar(sum(end - first for first, end in parts), "corpus") as bar:
+        for part, vectors in zip(parts, encoder.encode_chunks(read_ahead(), bar.update)):
+            store.write_part(part, texts_of_parts.popleft(), vectors, encoder.tokenless, made_from)
+            encoder.tokenless = 0
+
+
+def wait_for_parts(plan, store) -> None:
+    """Wait until the other ranks have written their parts; each holds a lock for as long as it is at work."""
+    for number in range(1, cli.world_size()):
+        while is_owned(store.folder, f".lock-rank-{number}"):
+            time.sleep(0.2)
+        if not store.has(plan.parts[number :: cli.world_size()]):
+            raise UserError(f"rank {number} has left without all its parts of {store.folder}; see its log, and run "
+                            f"again: what is finished is kept")
 
 
 def report_inputs(args, pairs: list[tuple[str, str]], corpus: Corpus) -> None:
     """Say what of the input limits the result: before the long work, not after it."""
-    texts = set(corpus.texts)
-    folded = len(corpus.text_of_line) - len(texts)
-    if folded:
-        notice(f"{args.corpus_file}: {folded} of {len(corpus.text_of_line)} lines repeat an earlier text; folded")
-    absent = [line for line, (_, target) in enumerate(pairs, 1) if target not in texts]
+    lines, texts = len(corpus.is_first), len(corpus)
+    if lines > texts:
+        notice(f"{args.corpus_file}: {lines - texts} of {lines} lines repeat an earlier text; folded")
+    absent = [line for line, (_, target) in enumerate(pairs, 1) if target not in corpus.found]
     if absent:
         shown = ", ".join(map(str, absent[:10])) + (", ..." if len(absent) > 10 else "")
         notice(f"{args.pair_file}: {len(absent)} of {len(pairs)} targets are not in the corpus (line {shown}); they "
                f"can't be recalled")
-    if len(texts) < args.recall_num:
-        notice(f"{args.corpus_file}: {len(texts)} different texts, so fewer than --recall_num {args.recall_num} rows "
+    if texts < args.recall_num:
+        notice(f"{args.corpus_file}: {texts} different texts, so fewer than --recall_num {args.recall_num} rows "
                f"a source")
 
 
-def write_result(result: Path, pairs, sources: dict[str, int], texts: list[str], ids: np.ndarray, cosines: np.ndarray,
-                 args) -> int:
+def write_result(result: Path, pairs, sources: dict[str, int], texts, ids: np.ndarray, cosines: np.ndarray, args) -> int:
     """Write a block of rows for each pair line; returns the number of rows."""
     count = 0
+    text_of = {i: texts[i] for i in np.unique(ids).tolist()}
     with whole_file(result) as file:
         for source, _ in pairs:
             row = sources[source]
-            recalled = [(texts[i], cosine) for i, cosine in zip(ids[row], cosines[row])
-                        if args.keep_self or texts[i] != source][: args.recall_num]
+            recalled = [(text_of[i], cosine) for i, cosine in zip(ids[row].tolist(), cosines[row].tolist())
+                        if args.keep_self or text_of[i] != source][: args.recall_num]
             file.write("".join(f"{source}\t{text}\t{cosine:.6f}\n" for text, cosine in recalled).encode())
             count += len(recalled)
     return count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import io
 import os
 import sys
@@ -14,7 +15,7 @@ from cli import rank, world_size
 from files import UserError
 
 
-def start_paddle(device: str | None, seed: int = 0) -> ModuleType:
+def start_paddle(device: str | None, seed: int = 0, threads: int | None = None) -> ModuleType:
     """Import paddle for `device` ("cpu", "gpu" or None for whichever there is) and join the other ranks.
 
     Every entry script calls this once, after its flags and files are checked, before anything imports paddle.
@@ -22,7 +23,7 @@ def start_paddle(device: str | None, seed: int = 0) -> ModuleType:
     Raises:
         UserError: "gpu" is asked for and there is none.
     """
-    configure_environment(device)
+    configure_environment(device, threads)
     with contextlib.redirect_stderr(io.StringIO()):  # its warning against the thread count set above
         import paddle
 
@@ -57,7 +58,7 @@ def silent_stdout() -> Iterator[None]:
         os.close(nowhere)
 
 
-def configure_environment(device: str | None) -> None:
+def configure_environment(device: str | None, threads: int | None = None) -> None:
     """Threads, the BLAS path for AMD processors, and silence: all of it read by Paddle at import.
 
     Paddle's CPU build carries an MKL that takes a slow path on processors not made by Intel unless
@@ -67,24 +68,45 @@ def configure_environment(device: str | None) -> None:
     if "paddle" in sys.modules:
         return
     os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = str(max(1, cores // int(os.environ.get("PADDLE_LOCAL_SIZE", world_size()))))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        if world_size() > 1:
-            os.environ[name] = threads
+        if threads or world_size() > 1:
+            os.environ[name] = str(threads or threads_of_rank())
         else:
-            os.environ.setdefault(name, threads)
+            os.environ.setdefault(name, str(threads_of_rank()))
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore")  # ccache, setuptools and deprecations inside paddle: none is the user's to mend
 
 
+def threads_of_rank() -> int:
+    """This rank's share of the processors that the ranks on this machine may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("PADDLE_LOCAL_SIZE", world_size())))
+
+
+def gpu_build() -> bool:
+    """Whether the installed PaddlePaddle is a GPU build, without importing it."""
+    try:
+        importlib.metadata.distribution("paddlepaddle-gpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def describe_runtime() -> str:
     """Device, threads and ranks of this run, for its log."""
-    import paddle
-
-    return (f"{paddle.get_device()}, {world_size()} rank(s), {os.environ.get('OMP_NUM_THREADS')} threads each, "
+    paddle = sys.modules.get("paddle")
+    return (f"{paddle.get_device() if paddle else 'cpu'}, {world_size()} rank(s), "
+            f"{os.environ.get('OMP_NUM_THREADS')} threads each, "
             f"MKL_DEBUG_CPU_TYPE={os.environ.get('MKL_DEBUG_CPU_TYPE')}")
+
+
+def wait_for_ranks() -> None:
+    """Return when all ranks of the launch have come here."""
+    if world_size() > 1:
+        import paddle
+
+        gather_rows(paddle.zeros([1]), [1] * world_size())
 
 
 def gather_rows(rows, counts: list[int]):

@@ -13,7 +13,7 @@ from conftest import make_encoder_folder, pair_lines, write
 import predict
 import recall
 import train_batch_neg
-from checkpoint import _fingerprint, load_checkpoint, read_state_dict, restore_replaced
+from checkpoint import fingerprint_of, load_checkpoint, read_state_dict, restore_replaced, save_checkpoint
 from files import UserError
 
 
@@ -173,7 +173,6 @@ def test_the_manifest_says_what_was_trained(trained, encoder_folder):
     assert manifest["strategy"] == "batch_neg" and manifest["step"] == manifest["total_steps"] == 8
     assert manifest["training"]["model_name_or_path"] == encoder_folder
     assert set(manifest["files"]) == {"model_state.pdparams", "config.json", "vocab.txt"}
-    assert load_checkpoint(trained, 32).fingerprint == load_checkpoint(trained, 16).fingerprint
 
 
 @pytest.mark.parametrize("path", ["./no/such/model_state.pdparams", "", "."])
@@ -214,18 +213,32 @@ def test_pooling_comes_from_the_manifest(trained):
     assert load_checkpoint(trained, 32).model.pooling == "mean"
 
 
-def test_the_fingerprint_hangs_on_all_that_makes_a_vector(trained):
-    loaded, state = load_checkpoint(trained, 32), read_state_dict(trained)
-    seen = [_fingerprint(state, loaded.model, loaded.tokenizer)]
-    state["emb_reduce_linear.bias"] = state["emb_reduce_linear.bias"] + 1
-    seen.append(_fingerprint(state, loaded.model, loaded.tokenizer))
+def test_the_fingerprint_hangs_on_all_that_makes_a_vector(trained, tmp_path):
+    loaded = load_checkpoint(trained, 32)
+
+    def saved(name: str) -> str:
+        save_checkpoint(tmp_path / name, loaded.model, loaded.tokenizer, {"step": name})
+        return fingerprint_of(str(tmp_path / name / "model_state.pdparams"))
+
+    seen = [saved("same")]
+    assert saved("again") == seen[0]
+    bias = loaded.model.emb_reduce_linear.bias
+    bias.set_value(bias + 1)
+    seen.append(saved("weights"))
     loaded.model.pooling = "cls"
-    seen.append(_fingerprint(state, loaded.model, loaded.tokenizer))
+    seen.append(saved("pooling"))
     loaded.model.ptm.config.hidden_act = "relu"
-    seen.append(_fingerprint(state, loaded.model, loaded.tokenizer))
+    seen.append(saved("config"))
     loaded.tokenizer.files["vocab.txt"] += b"x\n"
-    seen.append(_fingerprint(state, loaded.model, loaded.tokenizer))
-    assert seen[0] == loaded.fingerprint and len(set(seen)) == 5
+    seen.append(saved("vocabulary"))
+    assert len(set(seen)) == 5
+
+
+def test_the_fingerprint_of_a_bare_file_hangs_on_its_encoder_too(trained, encoder_folder, tmp_path):
+    path = bare_copy(trained, tmp_path)
+    other = make_encoder_folder(tmp_path / "other", hidden_act="relu")
+    seen = {fingerprint_of(path, encoder) for encoder in (encoder_folder, other, "ernie-1.0", "ernie-3.0-nano-zh")}
+    assert len(seen) == 4 and fingerprint_of(path, encoder_folder) in seen
 
 
 @pytest.mark.parametrize("name", ["config.json", "vocab.txt"])

@@ -1,0 +1,148 @@
+"""How an exported model is run: one class a runtime, all called the same way.
+
+    runner.run(batches, done) -> vectors of each batch
+
+OpenVINO is the fast one on CPUs: int8 or bf16 where the processor has instructions for it. `paddle.inference` with
+oneDNN needs nothing that PaddlePaddle does not bring, and serves where OpenVINO can't be installed. On a GPU, and while
+training, the dygraph model itself is run. `benchmarks/encode.py` compares them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Callable, Protocol
+
+import numpy as np
+
+from files import UserError
+
+Batch = tuple[np.ndarray, np.ndarray]  # token ids int64 [B, L], mask float32 [B, L]
+
+
+class Runner(Protocol):
+    """Runs a model on batches of token ids."""
+
+    dimension: int
+
+    def run(self, batches: Iterable[Batch], done: Callable[[int], Any]) -> list[np.ndarray]:
+        """Unit vectors of each batch, float32 [B, D], in the order of the batches; `done(B)` is called after each."""
+
+
+class DygraphRunner:
+    """The model as it is, on the device that Paddle was started for; in half precision on a GPU where asked."""
+
+    def __init__(self, model, precision: str = "fp32") -> None:
+        self.model, self.dimension = model, model.dimension
+        self.half = {"bf16": "bfloat16", "fp16": "float16"}.get(precision)
+
+    def run(self, batches: Iterable[Batch], done: Callable[[int], Any]) -> list[np.ndarray]:
+        import paddle
+
+        vectors = []
+        with paddle.no_grad(), paddle.amp.auto_cast(self.half is not None, dtype=self.half or "float16"):
+            for ids, mask in batches:
+                vectors.append(self.model(paddle.to_tensor(ids), paddle.to_tensor(mask)).numpy())
+                done(len(ids))
+        return vectors
+
+
+class OpenVinoRunner:
+    """`model.xml` of an export, in as many streams of one thread each as there are threads.
+
+    Streams work on batches of their own, so that no operator waits for the slowest of its threads.
+    """
+
+    def __init__(self, folder: Path, dimension: int, precision: str, threads: int) -> None:
+        import openvino
+
+        self.dimension = dimension
+        kind = "bf16" if precision == "bf16" or (precision == "int8" and processor_has("avx512_bf16")) else "f32"
+        model = openvino.Core().compile_model(str(folder / "model.xml"), "CPU", {
+            "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(threads), "INFERENCE_NUM_THREADS": str(threads),
+            "INFERENCE_PRECISION_HINT": kind})
+        self.queue = openvino.AsyncInferQueue(model, threads + 1)  # one waits while the others compute
+
+    def run(self, batches: Iterable[Batch], done: Callable[[int], Any]) -> list[np.ndarray]:
+        found: dict[int, np.ndarray] = {}
+
+        def keep(request, job: tuple[int, int]) -> None:
+            number, texts = job
+            found[number] = np.array(request.get_output_tensor(0).data, dtype=np.float32)
+            done(texts)
+
+        self.queue.set_callback(keep)
+        for number, (ids, mask) in enumerate(batches):
+            self.queue.start_async({0: ids, 1: mask}, (number, len(ids)))
+        self.queue.wait_all()
+        return [found[number] for number in range(len(found))]
+
+
+class PaddleRunner:
+    """`model.json` of an export by paddle.inference with oneDNN. Without its memory pass, which fails in Paddle 3.3."""
+
+    def __init__(self, folder: Path, dimension: int, precision: str, threads: int) -> None:
+        from paddle import inference
+
+        self.dimension = dimension
+        config = inference.Config(str(folder / "model.json"), str(folder / "model.pdiparams"))
+        config.disable_gpu()
+        config.disable_glog_info()
+        config.set_cpu_math_library_num_threads(threads)
+        config.enable_mkldnn()
+        if precision == "bf16":
+            config.enable_mkldnn_bfloat16()
+        self.predictor = inference.create_predictor(config)
+
+    def run(self, batches: Iterable[Batch], done: Callable[[int], Any]) -> list[np.ndarray]:
+        ids_input, mask_input = map(self.predictor.get_input_handle, self.predictor.get_input_names())
+        output = self.predictor.get_output_handle(self.predictor.get_output_names()[0])
+        vectors = []
+        for ids, mask in batches:
+            ids_input.copy_from_cpu(ids)
+            mask_input.copy_from_cpu(mask)
+            self.predictor.run()
+            vectors.append(output.copy_to_cpu())
+            done(len(ids))
+        return vectors
+
+
+RUNTIMES: dict[str, Callable[..., Runner]] = {"openvino": OpenVinoRunner, "paddle": PaddleRunner}
+
+
+def default_runtime() -> str:
+    """The faster of the runtimes that are installed."""
+    return "openvino" if importlib.util.find_spec("openvino") else "paddle"
+
+
+def choose_precision(wanted: str, runtime: str) -> str:
+    """What `--precision auto` means on this machine; any other wish is checked against processor and runtime.
+
+    auto takes the fastest that the processor has instructions for, by the measurements in docs/results.md, where
+    neither bf16 nor int8 takes more than 0.1 point from Recall@10.
+
+    Raises:
+        UserError: this machine or runtime can't compute in the wanted precision.
+    """
+    bf16 = processor_has("avx512_bf16") or processor_has("amx_bf16")
+    vnni = processor_has("avx512_vnni") or processor_has("avx_vnni") or processor_has("amx_int8")
+    int8 = runtime == "openvino" and importlib.util.find_spec("nncf") is not None
+    if wanted == "auto":
+        return "int8" if int8 and vnni else "bf16" if bf16 else "fp32"
+    if wanted == "int8" and not int8:
+        raise UserError("--precision int8 needs the packages openvino and nncf; install them or take bf16 or fp32")
+    if wanted == "fp16":
+        raise UserError("--precision fp16 is for GPUs; take auto, int8, bf16 or fp32 on a CPU")
+    if wanted == "bf16" and not bf16:
+        raise UserError("--precision bf16: this processor has no avx512_bf16 or amx_bf16; take auto, int8 or fp32")
+    return wanted
+
+
+def processor_has(flag: str) -> bool:
+    """Whether /proc/cpuinfo lists an instruction set; False where there is no such file."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return any(flag in line.split() for line in file if line.startswith("flags"))
+    except OSError:
+        return False
