@@ -181,7 +181,7 @@ class HnswIndex:
         deterministic: build in one thread, so that the same vectors give the same graph, byte for byte.
     """
 
-    def __init__(self, dimension: int, m: int, ef: int, repeated: Sequence[int] = (),
+    def __init__(self, dimension: int, m: int, ef: int, repeated: Sequence[int] | np.ndarray = (),
                  deterministic: bool = False) -> None:
         import hnswlib
 

@@ -24,8 +24,17 @@ from typing import Any
 import numpy as np
 
 from cli import notice
-from files import (UserError, check_file, describe_file, read_manifest, sha256_file, whole_file, write_failure,
-                   write_manifest)
+from files import (
+    UserError,
+    check_file,
+    describe_file,
+    made_by,
+    read_manifest,
+    sha256_file,
+    whole_file,
+    write_failure,
+    write_manifest,
+)
 from tokenizer import Tokenizer
 
 WEIGHTS, CONFIG, MANIFEST = "model_state.pdparams", "config.json", "semantic_index.json"
@@ -116,7 +125,7 @@ def save_checkpoint(folder: str | os.PathLike, model, tokenizer: Tokenizer, fact
                 file.write(content)
         files = {name: describe_file(temporary / name) for name in (WEIGHTS, CONFIG, *tokenizer.files)}
         write_manifest(temporary / MANIFEST, {"format": FORMAT, "output_emb_size": model.output_emb_size,
-                                              "pooling": model.pooling, **facts, "files": files})
+                                              "pooling": model.pooling, **facts, "made_by": made_by(), "files": files})
         _swap(temporary, folder)
     except UserError as error:
         raise UserError(str(error).replace(str(temporary), str(folder))) from error

@@ -199,7 +199,7 @@ def read_train_set(path: str) -> TrainSet:
     return TrainSet(list(ids), sources, targets, [row[2:] for row in rows], positives)
 
 
-def pad_batch(token_ids: Sequence[list[int]], pad_id: int, length: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def pad_batch(token_ids: Sequence[Sequence[int]], pad_id: int, length: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of several texts as one array, as long as the longest or `length`.
 
     Returns:

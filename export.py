@@ -27,7 +27,7 @@ import numpy as np
 from checkpoint import fingerprint_of, load_checkpoint
 from cli import notice
 from data import pad_batch
-from files import UserError, check_file, describe_file, read_manifest, whole_file, write_manifest
+from files import UserError, check_file, describe_file, made_by, make_folder, read_manifest, whole_file, write_manifest
 from inference import RUNTIMES, DygraphRunner, Runner, choose_precision, default_runtime
 from runtime import silent_stdout, start_paddle, threads_of_rank
 from tokenizer import Tokenizer
@@ -78,7 +78,7 @@ def open_export(params_path: str, max_seq_length: int, precision: str, threads: 
             if not _can_write(folder):
                 folder = Path(temporary.enter_context(tempfile.TemporaryDirectory(prefix="export_"))) / folder.name
                 notice(f"{params_path}: its folder is not writable, so this run's export of the model is not kept")
-            make_export(folder, params_path, model_name_or_path, runtime, chosen, sample, fingerprint)
+            make_export(folder, params_path, model_name_or_path, runtime, chosen, sample)
             facts = read_export(folder)
         return _load(folder, facts, max_seq_length, precision, threads, output_emb_size)
 
@@ -127,7 +127,7 @@ def _load(folder: Path, facts: dict, max_seq_length: int, precision: str, thread
 
 
 def make_export(folder: Path, params_path: str, model_name_or_path: str | None, runtime: str, precision: str,
-                sample: Sequence[str], fingerprint: str) -> None:
+                sample: Sequence[str]) -> None:
     """Export a checkpoint into `folder`, whole or not at all, and check it on `sample` against the dygraph model.
 
     Raises:
@@ -135,11 +135,12 @@ def make_export(folder: Path, params_path: str, model_name_or_path: str | None, 
     """
     from pretrained import positions_of
 
+    fingerprint = fingerprint_of(params_path, model_name_or_path)
     notice(f"exporting {params_path} to {folder} (once)")
     start_paddle("cpu")
     checkpoint = load_checkpoint(params_path, 3, model_name_or_path)
     positions = positions_of(checkpoint.model.ptm.config)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         _write_graph(temporary, checkpoint.model, runtime)
@@ -157,7 +158,7 @@ def make_export(folder: Path, params_path: str, model_name_or_path: str | None, 
         write_manifest(temporary / MANIFEST, {
             "format": FORMAT, "checkpoint": fingerprint, "runtime": runtime, "precision": precision,
             "dimension": checkpoint.model.dimension, "output_emb_size": checkpoint.model.output_emb_size,
-            "max_positions": positions, "checked": nearness, "files": files})
+            "max_positions": positions, "checked": nearness, "made_by": made_by(), "files": files})
         _put(temporary, folder, fingerprint)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

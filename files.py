@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import getpass
 import hashlib
+import importlib.metadata
 import json
 import os
 import socket
@@ -103,6 +105,17 @@ def read_manifest(path: str | os.PathLike, form: int, remedy: str) -> dict:
     if facts.pop("sha256", None) != _digest(facts):
         raise UserError(f"{path} was changed after it was written: its checksum does not fit; {remedy}")
     return facts
+
+
+def made_by() -> dict[str, str]:
+    """Who wrote a manifest: user, host, command, and the versions that its content hangs on. No time: runs compare."""
+    versions = {}
+    for package in ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "openvino", "nncf", "hnswlib", "numpy"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    with contextlib.suppress(KeyError, OSError):  # a user id without a name
+        versions = {"user": getpass.getuser(), **versions}
+    return {"host": socket.gethostname(), "command": " ".join(sys.argv), **versions}
 
 
 def _digest(facts: dict) -> str:

@@ -20,10 +20,9 @@ import numpy as np
 from ann_util import Engine, FlatIndex, HnswIndex, TextIndex, find_repeated
 from cli import notice
 from corpus import Corpus
-from files import UserError, check_file, describe_file, make_folder, read_manifest, whole_file, write_manifest
+from files import UserError, check_file, describe_file, made_by, make_folder, read_manifest, whole_file, write_manifest
 from milvus_engine import MilvusIndex
-from parts import (Range, Texts, Vectors, cut, find_parts, part_path, read_part, remove_part, text_bytes,
-                   write_part)
+from parts import Range, Texts, Vectors, cut, find_parts, part_path, read_part, remove_part, text_bytes, write_part
 
 FORMAT = 3
 PART = 65_536  # texts: 64 MB of vectors of 256 dimensions, some minutes of encoding on a CPU
@@ -148,11 +147,13 @@ class IndexStore:
                 self._check_part(part, made_from)
         saved = self._read() if self.manifest.is_file() else {"engines": {}}
         if saved.get("corpus") != corpus.sha256:
-            with whole_file(self.folder / "repeated.npy") as file:
+            repeated = self.folder / "repeated.npy"
+            with whole_file(repeated) as file:
                 np.save(file, find_repeated(self._vectors(plan.parts)))
-            write_manifest(self.manifest, {**saved, "format": FORMAT, "vectors": made_from, "corpus": corpus.sha256, "texts": len(corpus),
-                         "tokenless": sum(self._checked[part]["tokenless"] for part in plan.parts),
-                         "parts": plan.parts, "repeated": describe_file(self.folder / "repeated.npy")})
+            tokenless = sum(self._checked[part]["tokenless"] for part in plan.parts)
+            write_manifest(self.manifest, {
+                **saved, "format": FORMAT, "vectors": made_from, "corpus": corpus.sha256, "texts": len(corpus),
+                "tokenless": tokenless, "parts": plan.parts, "repeated": describe_file(repeated), "made_by": made_by()})
         return self.open()
 
     def open(self) -> SavedIndex:
@@ -177,7 +178,7 @@ class IndexStore:
 
     def open_engine(self, name: str, saved: SavedIndex, *, m: int = 16, ef: int = 100, deterministic: bool = False,
                     vector_dtype: str = "float32", uri: str | None = None, on_gpu: bool = False) -> Engine:
-        """The engine `name` over the index: as it was saved with these settings, with texts added that are new, or built.
+        """The engine `name` over the index: as it was saved with these settings, with new texts added, or built.
 
         Raises:
             UserError: the saved one has other settings or is damaged; only if strict.
@@ -187,9 +188,13 @@ class IndexStore:
             return FlatIndex(vector_dtype, on_gpu).build(index.vectors)
         settings = {"hnsw_m": m, "hnsw_ef": ef, **({"uri": uri} if name == "milvus" else {})}
         known, count = saved.facts["engines"].get(name), len(index.vectors)
-        make = {"hnsw": lambda: HnswIndex(index.vectors.dimension, m, ef, index.repeated[:, 0], deterministic),
-                "milvus": lambda: MilvusIndex(uri or str(self.folder / "milvus.db"), known["collection"],
-                                              index.vectors.dimension, m, ef)}[name]
+
+        def make() -> Engine:
+            if name == "hnsw":
+                return HnswIndex(index.vectors.dimension, m, ef, index.repeated[:, 0], deterministic)
+            where = uri or str(self.folder / "milvus.db")
+            return MilvusIndex(where, known["collection"], index.vectors.dimension, m, ef)
+
         try:
             if known:
                 self._compare(known["settings"], settings, f"the {name} index in {self.folder}")
@@ -218,8 +223,8 @@ class IndexStore:
         known = saved.facts["engines"].get(name)
         if name != "flat" and (known is None or known["texts"] != len(saved.texts)):
             has = ", ".join(["flat", *saved.facts["engines"]])
-            raise UserError(f"the index in {self.folder} has no {name} engine of all its texts (it has {has}); build it "
-                            f"with recall.py --ann_engine {name}")
+            raise UserError(f"the index in {self.folder} has no {name} engine of all its texts (it has {has}); build "
+                            f"it with recall.py --ann_engine {name}")
         settings = known["settings"] if known else {}
         return self.open_engine(name, saved, m=settings.get("hnsw_m", 16), ef=settings.get("hnsw_ef", 100),
                                 uri=settings.get("uri"))

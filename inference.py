@@ -35,7 +35,7 @@ class DygraphRunner:
 
     def __init__(self, model, precision: str = "fp32") -> None:
         self.model, self.dimension = model, model.dimension
-        self.half = {"bf16": "bfloat16", "fp16": "float16"}.get(precision)
+        self.half: Any = {"bf16": "bfloat16", "fp16": "float16"}.get(precision)
 
     def run(self, batches: Iterable[Batch], done: Callable[[int], Any]) -> list[np.ndarray]:
         import paddle

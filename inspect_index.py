@@ -3,7 +3,7 @@
     python inspect_index.py recall_result_dir/index
     python inspect_index.py checkpoints/latest
 
-Out: the facts of its manifest, then `whole`; or one line that names the file that is missing or damaged, and exit code 2.
+Out: the facts of its manifest, then `whole`; or one line that names a missing or damaged file, and exit code 2.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ On a CPU: --device cpu, and no --gpus. Without the launcher, `python recall.py .
 
 In:  the corpus, one text a line; the pairs, `source TAB target` a line; a checkpoint.
 Out: the result file, `source TAB recalled text TAB cosine`, best first, recall_num rows for each line of the pair file
-     and in its order. A recalled text that equals the source is left out unless --keep_self is given. Vectors, texts and
-     index stay in --index_dir; the next run with the same corpus and checkpoint uses them, a killed run is continued.
+     and in its order. A recalled text that equals the source is left out unless --keep_self is given. Vectors, texts
+     and index stay in --index_dir; the next run with the same corpus and checkpoint uses them, a killed run goes on.
 
 Several machines without a launcher: start the same command with `--index_dir SHARED --num_shards N --shard I` for each
 I from 0 to N - 1, then once with `--num_shards N` alone, which makes the index of their parts and recalls.
@@ -205,7 +205,8 @@ def report_inputs(args, pairs: list[tuple[str, str]], corpus: Corpus) -> None:
                f"a source")
 
 
-def write_result(result: Path, pairs, sources: dict[str, int], texts, ids: np.ndarray, cosines: np.ndarray, args) -> int:
+def write_result(result: Path, pairs, sources: dict[str, int], texts, ids: np.ndarray, cosines: np.ndarray,
+                 args) -> int:
     """Write a block of rows for each pair line; returns the number of rows."""
     count = 0
     text_of = {i: texts[i] for i in np.unique(ids).tolist()}

@@ -1,6 +1,6 @@
 """Search: the texts of a saved index that are nearest to a query.
 
-    python search.py --index_dir recall_result_dir/index --params_path checkpoints/latest --query 怎么退款 --query 密码忘了
+    python search.py --index_dir recall_result_dir/index --params_path checkpoints/latest --query 怎么退款
     python search.py --index_dir recall_result_dir/index --params_path checkpoints/latest --query_file queries.txt \\
         --format tsv > answers.tsv
     some_program | python search.py --index_dir recall_result_dir/index --params_path checkpoints/latest --format jsonl
@@ -10,7 +10,7 @@ terminal there is a prompt.
 
 In:  an index folder that recall.py wrote, and the checkpoint that it was made with, or an export of it.
 Out: the best --top_k texts of each query with their cosines, on stdout: a table; `query TAB text TAB cosine` rows, as
-     recall.py --keep_self writes them; or one JSON object a query. --exact shows exact search beside the index's engine.
+     recall.py --keep_self writes them; or a JSON object a query. --exact shows exact search beside the index's engine.
 """
 
 from __future__ import annotations
@@ -20,10 +20,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 import cli
-from cli import notice
 from data import read_texts
 from encoder import CHUNK, open_encoder
 from files import UserError
@@ -114,7 +111,7 @@ def table(query: str, rows, exact, engine: str, texts) -> str:
     ids = {i for i, _ in rows}
     lines += [f"{n:4}  {cosine:.6f}  {' ' if i in ids else '-'} {texts[i]}" for n, (i, cosine) in enumerate(exact, 1)]
     missed = sum(i not in ids for i, _ in exact)
-    return "\n".join([*lines, f"      {engine} missed {missed} of the exact {len(exact)}{' (-)' if missed else ''}", ""])
+    return "\n".join([*lines, f"      {engine} missed {missed} of the exact {len(exact)}{' (-)' * (missed > 0)}", ""])
 
 
 def tsv(query: str, rows, exact, engine: str, texts) -> str:
