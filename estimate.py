@@ -28,8 +28,8 @@ def describe_plan(plan: Plan, corpus: Corpus, dimension: int, rate: float, shard
         kept = f"{human_bytes(graph)} of graph"
     else:
         kept = "the vectors are Milvus's"
-    time = (f"{human_time(missing / rate)} to encode at {rate:.0f} texts/s, as 1 of {shards} process(es)" if missing else
-            "nothing to encode")
+    time = (f"{human_time(missing / rate)} to encode at {rate:.0f} texts/s, as 1 of {shards} process(es)"
+            if missing else "nothing to encode")
     return (f"plan: {total} texts of {dimension} dimensions in {len(plan.parts)} part(s), {missing} in "
             f"{len(plan.missing)} part(s) to encode here\n"
             f"  time    {time}\n"

@@ -108,14 +108,14 @@ def read_manifest(path: str | os.PathLike, form: int, remedy: str) -> dict:
 
 
 def made_by() -> dict[str, str]:
-    """Who wrote a manifest: user, host, command, and the versions that its content hangs on. No time: runs compare."""
+    """Who wrote a manifest: user, host and versions. No time and no paths: equal runs write equal bytes."""
     versions = {}
     for package in ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "openvino", "nncf", "hnswlib", "numpy"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     with contextlib.suppress(KeyError, OSError):  # a user id without a name
         versions = {"user": getpass.getuser(), **versions}
-    return {"host": socket.gethostname(), "command": " ".join(sys.argv), **versions}
+    return {"host": socket.gethostname(), **versions}
 
 
 def _digest(facts: dict) -> str:
