@@ -34,7 +34,7 @@ from tokenizer import Tokenizer
 
 MANIFEST, FORMAT = "export.json", 1
 CHECK_TEXTS, CALIBRATION_TEXTS = 256, 1000
-MIN_COSINE = {"fp32": 0.9999, "bf16": 0.99, "int8": 0.99}  # of any checked text; means are far nearer to 1
+MIN_COSINE = {"fp32": 0.9999, "bf16": 0.99, "int8": 0.95}  # of any checked text; means are far nearer to 1
 
 
 @dataclass
