@@ -30,7 +30,7 @@ class Engine(Protocol):
     def build(self, vectors: Vectors) -> Engine:
         """Index all vectors, from nothing."""
 
-    def add(self, vectors: Vectors, start: int) -> None:
+    def add(self, vectors: Vectors, start: int) -> Engine:
         """Index the vectors from id `start` on as well."""
 
     def save(self, folder: Path) -> dict:
@@ -61,14 +61,14 @@ class FlatIndex:
 
     def build(self, vectors: Vectors) -> FlatIndex:
         self.compressed = []
-        self.add(vectors, 0)
-        return self
+        return self.add(vectors, 0)
 
-    def add(self, vectors: Vectors, start: int) -> None:
+    def add(self, vectors: Vectors, start: int) -> FlatIndex:
         self.vectors = vectors
         if self.dtype != "float32":
             self.compressed += [(first, *_compress(block, self.dtype))
                                 for first, block in vectors.blocks(start, self.CORPUS_BLOCK)]
+        return self
 
     def save(self, folder: Path) -> dict:
         """Nothing: it is the vectors themselves."""
@@ -192,10 +192,9 @@ class HnswIndex:
     def build(self, vectors: Vectors) -> HnswIndex:
         """Index all vectors."""
         self.graph.init_index(max_elements=len(vectors) - len(self.repeated), M=self.m, ef_construction=self.ef)
-        self.add(vectors, 0)
-        return self
+        return self.add(vectors, 0)
 
-    def add(self, vectors: Vectors, start: int) -> None:
+    def add(self, vectors: Vectors, start: int) -> HnswIndex:
         """Index the vectors from id `start` on."""
         wanted = len(vectors) - len(self.repeated)
         if self.graph.get_max_elements() < wanted:
@@ -204,6 +203,7 @@ class HnswIndex:
             ids = np.arange(first, first + len(block))
             keep = ~np.isin(ids, self.repeated, assume_unique=True)
             self.graph.add_items(block[keep], ids[keep], num_threads=self.threads)
+        return self
 
     def save(self, folder: Path) -> dict:
         """Write the graph, whole or not at all. hnswlib reports success on a full disk, so its size is checked.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
@@ -15,7 +16,7 @@ from data import pad_batch
 from export import open_export
 from files import UserError
 from inference import DygraphRunner, Runner
-from runtime import configure_environment, describe_runtime, gather_rows, gpu_build, start_paddle
+from runtime import configure_environment, describe_runtime, gather_rows, gpu_build, start_paddle, wait_for_ranks
 from tokenizer import Tokenizer
 
 CHUNK = 65_536  # texts that are tokenized and sorted by length together
@@ -142,8 +143,14 @@ def open_encoder(args, sample: Sequence[str]) -> tuple[Encoder, dict]:
     configure_environment("cpu", args.num_threads)
     if world_size() > 1:
         start_paddle("cpu", threads=args.num_threads)
+        if os.path.isfile(args.params_path):
+            fingerprint_of(args.params_path, args.model_name_or_path)  # a bad checkpoint ends all ranks here
+    if rank():
+        wait_for_ranks()  # for rank 0, which makes the export if there is none yet
     export = open_export(args.params_path, args.max_seq_length, args.precision, args.num_threads, sample,
                          args.model_name_or_path, args.output_emb_size)
+    if not rank():
+        wait_for_ranks()
     notice(f"encoder: {export.runtime}, {export.precision}, {describe_runtime()}")
     encoder = Encoder(export.runner, export.tokenizer, args.batch_size, args.max_seq_length)
     return encoder, _facts(args, export.fingerprint, export.precision, export.runner)

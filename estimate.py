@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 
 from corpus import Corpus
-from index_store import Plan
+from parts import Range
 
 GRAPH_LINK = 4  # bytes
 
 
-def describe_plan(plan: Plan, corpus: Corpus, dimension: int, rate: float, shards: int, args) -> str:
+def describe_plan(corpus: Corpus, parts: list[Range], mine: list[Range], rate: float, shards: int, dimension: int,
+                  args) -> str:
     """Texts, parts, time, memory and disk of a recall run.
 
     Args:
-        rate: texts a second that this process encodes.
+        mine: the parts that this process has to encode.
+        rate: texts a second that it encodes.
         shards: processes that share the encoding.
     """
     total = len(corpus)
-    missing = sum(end - first for first, end in plan.missing)
+    missing = sum(end - first for first, end in mine)
     vectors = 4 * dimension * total
     graph = graph_bytes(total, dimension, args.hnsw_m) if args.ann_engine == "hnsw" else 0
     if args.ann_engine == "flat":
@@ -30,8 +32,8 @@ def describe_plan(plan: Plan, corpus: Corpus, dimension: int, rate: float, shard
         kept = "the vectors are Milvus's"
     time = (f"{human_time(missing / rate)} to encode at {rate:.0f} texts/s, as 1 of {shards} process(es)"
             if missing else "nothing to encode")
-    return (f"plan: {total} texts of {dimension} dimensions in {len(plan.parts)} part(s), {missing} in "
-            f"{len(plan.missing)} part(s) to encode here\n"
+    return (f"plan: {total} texts of {dimension} dimensions in {len(parts)} part(s), {missing} in {len(mine)} "
+            f"part(s) to encode here\n"
             f"  time    {time}\n"
             f"  memory  {kept}\n"
             f"  disk    {human_bytes(vectors)} of vectors, {human_bytes(graph)} of index, and a copy of the texts")

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from cli import notice
 from files import UserError, make_folder
 from parts import Vectors
 
@@ -60,7 +59,7 @@ class MilvusIndex(contextlib.AbstractContextManager):
         with self._client_to("make the collection") as client:
             from pymilvus import DataType
 
-            schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+            schema = client.create_schema(enable_dynamic_field=False)
             schema.add_field("id", DataType.INT64, is_primary=True)
             schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self.dimension)
             client.drop_collection(self.collection, timeout=self.within)
@@ -68,17 +67,18 @@ class MilvusIndex(contextlib.AbstractContextManager):
         self._write("insert", vectors, 0)
         with self._client_to("build the graph") as client:
             graph = client.prepare_index_params()
+            # pymilvus unpacks `params`, but milvus-lite 3.2 passes over values that are not in one: hence two of them.
             graph.add_index("vector", index_type="HNSW", metric_type="IP",
-                            params={"M": self.m, "efConstruction": self.ef})
+                            params={"params": {"M": self.m, "efConstruction": self.ef}})
             client.create_index(self.collection, graph, timeout=BUILD_WITHIN)
         return self._ready(len(vectors), len(vectors), "build it again")
 
-    def add(self, vectors: Vectors, start: int) -> None:
+    def add(self, vectors: Vectors, start: int) -> MilvusIndex:
         """Write the vectors from id `start` on, over those that are there already: repeating it does no harm."""
         self._check_dimension("the vectors have", vectors.dimension)
         self._check_collection()
         self._write("upsert", vectors, start)
-        self._ready(len(vectors), len(vectors), "build it again")
+        return self._ready(len(vectors), len(vectors), "build it again")
 
     def save(self, folder: Path) -> dict:
         """Nothing is left to be kept: Milvus has written it all."""
@@ -91,13 +91,12 @@ class MilvusIndex(contextlib.AbstractContextManager):
     def _ready(self, least: int, most: int, remedy: str) -> MilvusIndex:
         """Load the collection, and make sure that it holds from `least` to `most` vectors."""
         self._check_collection()
-        with self._client_to("load the collection") as client:
+        with self._client_to("load the collection", "build it again if that was broken off") as client:
             client.load_collection(self.collection, timeout=BUILD_WITHIN)
         found = self.count()
         if not least <= found <= most:
             raise UserError(f"{self.uri}: the collection {self.collection!r} holds {found} vectors where {least} "
                             f"belong; {remedy}")
-        notice(f"{self.uri}: the collection {self.collection!r} holds {found} vectors")
         return self
 
     def count(self) -> int:
@@ -151,7 +150,7 @@ class MilvusIndex(contextlib.AbstractContextManager):
     def _write(self, verb: str, vectors: Vectors, start: int) -> None:
         rows = REQUEST_BYTES // (4 * self.dimension + 8)
         with tqdm(total=len(vectors) - start, desc="milvus", unit=" vectors", leave=False, disable=None) as bar:
-            for first, block in vectors.blocks(0):
+            for first, block in vectors.blocks(start):
                 for i in range(0, len(block), rows):
                     part = [{"id": first + i + j, "vector": vector} for j, vector in enumerate(block[i : i + rows])]
                     with self._client_to(f"{verb} the vectors from {first + i} on") as client:
@@ -177,7 +176,7 @@ class MilvusIndex(contextlib.AbstractContextManager):
                             f"one checkpoint, and build the collection again")
 
     @contextlib.contextmanager
-    def _client_to(self, act: str) -> Iterator[Any]:
+    def _client_to(self, act: str, remedy: str = "") -> Iterator[Any]:
         """The connected client; an error of Milvus becomes one that says what it stopped."""
         client = self._connect()
         from grpc import FutureTimeoutError, RpcError
@@ -186,8 +185,9 @@ class MilvusIndex(contextlib.AbstractContextManager):
         try:
             yield client
         except (MilvusException, RpcError, FutureTimeoutError) as error:
-            remedy = "check the folder and the free space" if self.local else "check the server and its log"
-            raise UserError(f"{self.uri}: can't {act}: {_reason(error)}; {remedy}, then run again") from error
+            place = "the folder and the free space" if self.local else "the server and its log"
+            remedy = remedy or f"check {place}, then run again"
+            raise UserError(f"{self.uri}: can't {act}: {_reason(error)}; {remedy}") from error
 
     def _connect(self) -> Any:
         if self._client is not None:
@@ -197,10 +197,10 @@ class MilvusIndex(contextlib.AbstractContextManager):
             from pymilvus import MilvusClient, MilvusException
 
             if self.local:
-                import milvus_lite  # noqa: F401
+                import milvus_lite.db  # noqa: F401 - of 3.0 on; older ones have no HNSW
         except ImportError as error:
-            package = '"pymilvus[milvus-lite]"' if self.local else "pymilvus"
-            raise UserError(f"{self.uri}: {error}; pip install {package}") from error
+            lite = ' "milvus-lite>=3" (Python 3.10 or newer)' if self.local else ""
+            raise UserError(f"{self.uri}: {error}; pip install pymilvus{lite}") from error
         if self.local:
             make_folder(Path(self.uri).parent)
         log = _take_logs()

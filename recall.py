@@ -130,14 +130,15 @@ def run(args, pairs: list[tuple[str, str]], corpus: Corpus, result: Path, index_
     wait_for_ranks()  # whatever had to be cleared away is gone
     if not alone:
         plan = store.plan(corpus, made_from, shards, shard)
-    mine = plan.missing if shards == 1 else [part for part in plan.parts[shard::shards] if part in plan.missing]
-    rate = texts_per_second(encoder, sample) if plan.missing else 0
-    notice(describe_plan(plan, corpus, made_from["dimension"], rate, shards, args))
+    # --num_shards alone only brings together what is there.
+    merging = args.num_shards is not None and args.shard is None
+    mine = [] if merging else [part for part in plan.parts[shard::shards] if part in plan.missing]
+    rate = texts_per_second(encoder, sample) if mine else 0
+    notice(describe_plan(corpus, plan.parts, mine, rate, shards, made_from["dimension"], args))
     if args.dry_run:
         return
 
-    if args.num_shards is None or args.shard is not None:  # --num_shards alone brings together what is there
-        embed(encoder, store, corpus, mine, made_from)
+    embed(encoder, store, corpus, mine, made_from)
     if not alone:
         return
     wait_for_parts(plan, store)
