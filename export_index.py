@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
 
     saved = IndexStore(Path(args.index_dir), strict=True, read_only=True).open()
     with own_folder(make_folder(args.output_dir)) as folder:
-        parts = [(first, end) for first, end in saved.facts["parts"]]
+        parts = [(first, end) for first, end, _ in saved.facts["parts"]]
         refuse_strangers(folder, [name_of(part) for part in parts])
         written = 0
         with progress_bar(len(saved.texts), "parquet") as bar:
@@ -85,7 +85,7 @@ def _holds(path: Path, table) -> bool:
     from pyarrow import parquet
 
     try:
-        return parquet.read_table(path).equals(table)
+        return parquet.ParquetFile(path).read().equals(table)  # read_table would take columns from folder names
     except (pa.ArrowException, OSError):
         return False
 

@@ -90,7 +90,7 @@ def read_json(path: str | os.PathLike) -> dict:
 
 def write_manifest(path: str | os.PathLike, facts: dict) -> None:
     """Write what is to be known of a folder, with a checksum, so that `read_manifest` can trust every value of it."""
-    write_json(path, {**facts, "sha256": _digest(facts)})
+    write_json(path, {**facts, "sha256": manifest_digest(facts)})
 
 
 def read_manifest(path: str | os.PathLike, form: int, remedy: str) -> dict:
@@ -102,7 +102,7 @@ def read_manifest(path: str | os.PathLike, form: int, remedy: str) -> dict:
     facts = read_json(path)
     if facts.get("format") != form:
         raise UserError(f"{path}: format {facts.get('format')!r}, this version reads {form}; {remedy}")
-    if facts.pop("sha256", None) != _digest(facts):
+    if facts.pop("sha256", None) != manifest_digest(facts):
         raise UserError(f"{path} was changed after it was written: its checksum does not fit; {remedy}")
     return facts
 
@@ -118,7 +118,8 @@ def made_by() -> dict[str, str]:
     return {"host": socket.gethostname(), **versions}
 
 
-def _digest(facts: dict) -> str:
+def manifest_digest(facts: dict) -> str:
+    """SHA-256 of what a manifest says, without its own checksum."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

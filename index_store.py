@@ -20,12 +20,24 @@ import numpy as np
 from ann_util import Engine, FlatIndex, HnswIndex, TextIndex, find_repeated
 from cli import notice
 from corpus import Corpus
-from files import UserError, check_file, describe_file, made_by, make_folder, read_manifest, whole_file, write_manifest
+from files import (
+    UserError,
+    check_file,
+    describe_file,
+    made_by,
+    make_folder,
+    manifest_digest,
+    read_manifest,
+    whole_file,
+    write_manifest,
+)
 from milvus_engine import MilvusIndex
 from parts import Range, Texts, Vectors, cut, find_parts, part_path, read_part, remove_part, text_bytes, write_part
 
 FORMAT = 3
 PART = 65_536  # texts: 64 MB of vectors of 256 dimensions, some minutes of encoding on a CPU
+KEYS = ("vectors", "corpus", "texts", "tokenless", "parts", "repeated", "engines")
+MADE_FROM = ("checkpoint", "precision", "max_seq_length", "dimension", "metric")
 LABELS = {"max_seq_length": "--max_seq_length", "precision": "--precision", "hnsw_m": "--hnsw_m",
           "hnsw_ef": "--hnsw_ef", "uri": "--milvus_uri"}
 
@@ -67,6 +79,7 @@ class IndexStore:
         self.parts_folder = folder / "parts"
         self.manifest = folder / "manifest.json"
         self.remedy = f"delete {folder} to build it again"
+        self._digests: dict[Range, str] = {}  # of the manifests of a finished index's parts
         self._checked: dict[Range, dict] = {}  # manifests of the parts whose files were compared with them
 
     def plan(self, corpus: Corpus, made_from: dict, shards: int = 1, shard: int | None = None) -> Plan:
@@ -117,11 +130,19 @@ class IndexStore:
             raise UserError(f"the index in {self.folder} was made from another corpus: SHA-256 {saved['corpus'][:12]} "
                             f"there, {corpus.sha256[:12]} in this run; name another --index_dir, or, to add texts, the "
                             f"first corpus with --corpus_file and the new texts with --append_corpus")
-        return [(first, end) for first, end in saved["parts"]]
+        return self._parts_of(saved)
+
+    def _parts_of(self, saved: dict) -> list[Range]:
+        """The parts of a finished index, whose manifests the index's own manifest vouches for."""
+        self._digests = {(first, end): digest for first, end, digest in saved["parts"]}
+        return list(self._digests)
 
     def _check_part(self, part: Range, made_from: dict) -> None:
+        path = part_path(self.parts_folder, part, "json")
         facts = read_part(self.parts_folder, part, self.remedy)
-        self._compare(facts["made_from"], made_from, str(part_path(self.parts_folder, part, "json")))
+        self._compare(facts["made_from"], made_from, str(path))
+        if self._digests.get(part, manifest_digest(facts)) != manifest_digest(facts):
+            raise UserError(f"{path} is not the part that this index was made of; {self.remedy}")
         self._checked[part] = facts
 
     def write_part(self, part: Range, texts: list[str], vectors: np.ndarray, tokenless: int, made_from: dict) -> None:
@@ -150,10 +171,11 @@ class IndexStore:
             repeated = self.folder / "repeated.npy"
             with whole_file(repeated) as file:
                 np.save(file, find_repeated(self._vectors(plan.parts)))
+            parts = [[*part, manifest_digest(self._checked[part])] for part in plan.parts]
             tokenless = sum(self._checked[part]["tokenless"] for part in plan.parts)
             write_manifest(self.manifest, {
                 **saved, "format": FORMAT, "vectors": made_from, "corpus": corpus.sha256, "texts": len(corpus),
-                "tokenless": tokenless, "parts": plan.parts, "repeated": describe_file(repeated), "made_by": made_by()})
+                "tokenless": tokenless, "parts": parts, "repeated": describe_file(repeated), "made_by": made_by()})
         return self.open()
 
     def open(self) -> SavedIndex:
@@ -163,9 +185,10 @@ class IndexStore:
             UserError: there is none, or a file of it is missing or damaged.
         """
         if not self.manifest.is_file():
-            raise UserError(f"{self.folder} holds no finished index (no manifest.json); make one with recall.py")
+            raise UserError(f"{self.folder} holds no finished index: {self.manifest} is missing; make it with "
+                            f"recall.py")
         facts = self._read()
-        parts = [(first, end) for first, end in facts["parts"]]
+        parts = self._parts_of(facts)
         for part in parts:
             if part not in self._checked:
                 self._check_part(part, facts["vectors"])
@@ -214,18 +237,21 @@ class IndexStore:
         self._keep_engine(name, engine, saved, known)
         return engine
 
+    def saved_engines(self, saved: SavedIndex) -> list[str]:
+        """The engines that were saved of all texts; a graph may be of the first ones alone."""
+        return [name for name, known in saved.facts["engines"].items() if known["texts"] == len(saved.texts)]
+
     def open_saved_engine(self, name: str, saved: SavedIndex) -> Engine:
         """An engine as it was saved, with its own settings; flat needs no saving.
 
         Raises:
             UserError: the index has no such engine, or it is damaged or of fewer texts than the index.
         """
-        known = saved.facts["engines"].get(name)
-        if name != "flat" and (known is None or known["texts"] != len(saved.texts)):
-            has = ", ".join(["flat", *saved.facts["engines"]])
-            raise UserError(f"the index in {self.folder} has no {name} engine of all its texts (it has {has}); build "
-                            f"it with recall.py --ann_engine {name}")
-        settings = known["settings"] if known else {}
+        has = ["flat", *self.saved_engines(saved)]
+        if name not in has:
+            raise UserError(f"the index in {self.folder} has no {name} engine of all its texts (it has "
+                            f"{', '.join(has)}); build it with recall.py --ann_engine {name}")
+        settings = {} if name == "flat" else saved.facts["engines"][name]["settings"]
         return self.open_engine(name, saved, m=settings.get("hnsw_m", 16), ef=settings.get("hnsw_ef", 100),
                                 uri=settings.get("uri"))
 
@@ -243,7 +269,12 @@ class IndexStore:
             (self.folder / earlier).unlink(missing_ok=True)
 
     def _read(self) -> dict:
-        return read_manifest(self.manifest, FORMAT, self.remedy)
+        facts = read_manifest(self.manifest, FORMAT, self.remedy)
+        made_from = facts.get("vectors") or {}
+        missing = [key for key in KEYS if key not in facts] + [key for key in MADE_FROM if key not in made_from]
+        if missing:
+            raise UserError(f"{self.manifest} is no manifest of an index: it lacks {', '.join(missing)}; {self.remedy}")
+        return facts
 
     def _compare(self, saved: dict, wanted: dict, where: str) -> None:
         differences = [f"{LABELS.get(key, key)} {_short(saved.get(key))} there, {_short(value)} in this run"

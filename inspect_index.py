@@ -58,7 +58,7 @@ def check(folder: Path, kind: str) -> None:
         store = IndexStore(folder, strict=True, read_only=True)
         saved = store.open()
         print(f"texts: {len(saved.texts)} in {len(saved.facts['parts'])} part(s), the first: {saved.texts[0]}")
-        for name in saved.facts["engines"]:
+        for name in store.saved_engines(saved):
             store.open_saved_engine(name, saved)
     else:
         export.read_export(folder)

@@ -41,9 +41,13 @@ def parse_flags(argv: list[str] | None):
     args = parser.parse_args(argv)
     if args.query and args.query_file:
         parser.error("give --query or --query_file, not both")
-    bad = next((query for query in args.query or [] if not query or "\n" in query or "\t" in query), None)
-    if bad is not None:
-        parser.error(f"argument --query: {bad!r} is empty or holds a TAB or a line break; give one plain text")
+    for query in args.query or []:
+        if not query or "\n" in query or "\t" in query:
+            parser.error(f"argument --query: {query!r} is empty or holds a TAB or a line break; give one plain text")
+        if not query.isprintable() and any("\ud800" <= character <= "\udfff" for character in query):
+            parser.error(f"argument --query: {query!r} is not UTF-8; send UTF-8")
+    if not args.query and not args.query_file and sys.stdin is None:
+        parser.error("there is no standard input to read queries from; give --query or --query_file")
     return args
 
 
@@ -62,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
         args.precision = made_from["precision"]
     encoder, own = open_encoder(args, [saved.texts[i] for i in range(min(len(saved.texts), CHUNK))])
     store.check_made_from(own)
-    name = args.ann_engine or next(iter(saved.facts["engines"]), "flat")
+    name = args.ann_engine or next(iter(store.saved_engines(saved)), "flat")
     engine = store.open_saved_engine(name, saved)
 
     def answer(texts: list[str]) -> None:
