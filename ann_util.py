@@ -280,6 +280,20 @@ def find_repeated(vectors: Vectors) -> np.ndarray:
     return np.array([pair for pair in pairs if pair[0] != pair[1]], dtype=np.int64).reshape(-1, 2)
 
 
+def read_repeated(path: Path, count: int, remedy: str) -> np.ndarray:
+    """What `find_repeated` gave for `count` vectors; UserError, ending with `remedy`, where a file is no such thing."""
+    try:
+        pairs = np.load(path)
+        later, first = pairs.T
+        right = (pairs.dtype == np.int64 and (np.diff(later) > 0).all() and (first < later).all() and (first >= 0).all()
+                 and (later < count).all() and not np.isin(first, later).any())
+    except Exception:  # a damaged header can raise anything
+        right = False
+    if not right:
+        raise UserError(f"{path} holds no pairs of equal vectors among {count}; {remedy}")
+    return pairs
+
+
 class TextIndex:
     """Neighbours of queries among the texts of a corpus, by any engine.
 

@@ -27,7 +27,18 @@ import numpy as np
 from checkpoint import fingerprint_of, load_checkpoint
 from cli import notice
 from data import pad_batch
-from files import UserError, check_file, describe_file, made_by, make_folder, read_manifest, whole_file, write_manifest
+from files import (
+    UserError,
+    check_file,
+    describe_file,
+    made_by,
+    make_folder,
+    read_json,
+    read_manifest,
+    whole_file,
+    write_failure,
+    write_manifest,
+)
 from inference import RUNTIMES, DygraphRunner, Runner, choose_precision, default_runtime
 from runtime import silent_stdout, start_paddle, threads_of_rank
 from tokenizer import Tokenizer
@@ -73,6 +84,10 @@ def open_export(params_path: str, max_seq_length: int, precision: str, threads: 
     fingerprint = fingerprint_of(params_path, model_name_or_path)
     folder = Path(params_path).parent / "export" / f"{runtime}-{chosen}"
     facts = _usable(folder, fingerprint)
+    if facts is not None and _set_by_few(facts, sample):
+        notice(f"{folder} was made with {facts['calibrated_on']} text(s); it is made again with more")
+        shutil.rmtree(folder, ignore_errors=True)
+        facts = None
     with contextlib.ExitStack() as temporary:
         if facts is None:
             if not _can_write(folder):
@@ -93,6 +108,11 @@ def _usable(folder: Path, fingerprint: str) -> dict | None:
         notice(f"{error}\nit is made again")
         return None
     return facts if facts["checkpoint"] == fingerprint else None
+
+
+def _set_by_few(facts: dict, sample: Sequence[str]) -> bool:
+    """Whether the ranges of an int8 export are those of few texts, as a first run had them, and there are more now."""
+    return facts["precision"] == "int8" and facts["calibrated_on"] < min(CALIBRATION_TEXTS // 4, len(sample))
 
 
 def read_export(folder: Path) -> dict:
@@ -143,7 +163,11 @@ def make_export(folder: Path, params_path: str, model_name_or_path: str | None, 
     make_folder(folder.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _write_graph(temporary, checkpoint.model, runtime)
+        try:
+            _write_graph(temporary, checkpoint.model, runtime)
+        except Exception as error:  # where the disk is full, Paddle and OpenVINO raise anything
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(write_failure(folder, OSError(reason[-1]))) from error
         for name, content in checkpoint.tokenizer.files.items():
             with whole_file(temporary / name) as file:
                 file.write(content)
@@ -158,7 +182,8 @@ def make_export(folder: Path, params_path: str, model_name_or_path: str | None, 
         write_manifest(temporary / MANIFEST, {
             "format": FORMAT, "checkpoint": fingerprint, "runtime": runtime, "precision": precision,
             "dimension": checkpoint.model.dimension, "output_emb_size": checkpoint.model.output_emb_size,
-            "max_positions": positions, "checked": nearness, "made_by": made_by(), "files": files})
+            "max_positions": positions, "checked": nearness, "calibrated_on": min(len(sample), CALIBRATION_TEXTS),
+            "made_by": made_by(), "files": files})
         _put(temporary, folder, fingerprint)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -189,6 +214,7 @@ def _write_graph(folder: Path, model, runtime: str) -> None:
         import paddle2onnx
 
         paths = [str(folder / name) for name in ("model.json", "model.pdiparams", "model.onnx")]
+        read_json(paths[0])  # of an incomplete one paddle2onnx ends the process without a word
         with silent_stdout(), contextlib.redirect_stdout(io.StringIO()):
             paddle2onnx.export(*paths, opset_version=17, enable_optimize=False)  # OpenVINO has its own optimizer
             openvino.save_model(openvino.Core().read_model(paths[2]), str(folder / "model.xml"), compress_to_fp16=False)

@@ -93,8 +93,11 @@ def write_manifest(path: str | os.PathLike, facts: dict) -> None:
     write_json(path, {**facts, "sha256": manifest_digest(facts)})
 
 
-def read_manifest(path: str | os.PathLike, form: int, remedy: str) -> dict:
+def read_manifest(path: str | os.PathLike, form: int, remedy: str, fields: dict | None = None) -> dict:
     """Read what `write_manifest` wrote.
+
+    Args:
+        fields: what it must hold, by name: a type, a dict of such fields, or a list with the type of all items.
 
     Raises:
         UserError: it is damaged, was changed, or has another `format` than `form`; the text ends with `remedy`.
@@ -104,7 +107,19 @@ def read_manifest(path: str | os.PathLike, form: int, remedy: str) -> dict:
         raise UserError(f"{path}: format {facts.get('format')!r}, this version reads {form}; {remedy}")
     if facts.pop("sha256", None) != manifest_digest(facts):
         raise UserError(f"{path} was changed after it was written: its checksum does not fit; {remedy}")
+    wrong = next((name for name, kind in (fields or {}).items() if not fits(facts.get(name), kind)), None)
+    if wrong is not None:
+        raise UserError(f"{path}: {wrong!r} is missing or is no value of its kind; {remedy}")
     return facts
+
+
+def fits(value: object, kind: Any) -> bool:
+    """Whether a value of a manifest is what `read_manifest` was told of it."""
+    if isinstance(kind, dict):
+        return isinstance(value, dict) and all(fits(value.get(name), inner) for name, inner in kind.items())
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(fits(item, kind[0]) for item in value)
+    return type(value) is kind
 
 
 def made_by() -> dict[str, str]:

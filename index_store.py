@@ -1,7 +1,7 @@
 """A saved index: the vectors and texts of a corpus and what finds neighbours among them, in a folder with manifests.
 
 parts/             vectors and texts, see parts.py
-repeated.npy       int64 [E, 2]: ids of the vectors that an earlier text has too, and the first such text
+repeated-N.npy     int64 [E, 2], of N texts: ids of the vectors that an earlier text has too, and the first such text
 hnsw-N.bin         the graph of the first N texts, where the engine is hnsw; it can always be built again
 milvus.db          the collection, where the engine is milvus and no server was named
 manifest.json      what all of it was made from, with size and SHA-256 of every file; written last
@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ann_util import Engine, FlatIndex, HnswIndex, TextIndex, find_repeated
+from ann_util import Engine, FlatIndex, HnswIndex, TextIndex, find_repeated, read_repeated
 from cli import notice
 from corpus import Corpus
 from files import (
     UserError,
     check_file,
     describe_file,
+    fits,
     made_by,
     make_folder,
     manifest_digest,
@@ -32,12 +33,28 @@ from files import (
     write_manifest,
 )
 from milvus_engine import MilvusIndex
-from parts import Range, Texts, Vectors, cut, find_parts, part_path, read_part, remove_part, text_bytes, write_part
+from parts import (
+    FILE,
+    Range,
+    Texts,
+    Vectors,
+    cut,
+    find_parts,
+    open_vectors,
+    part_path,
+    read_part,
+    remove_part,
+    text_bytes,
+    write_part,
+)
 
 FORMAT = 3
 PART = 65_536  # texts: 64 MB of vectors of 256 dimensions, some minutes of encoding on a CPU
-KEYS = ("vectors", "corpus", "texts", "tokenless", "parts", "repeated", "engines")
-MADE_FROM = ("checkpoint", "precision", "max_seq_length", "dimension", "metric")
+FIELDS = {"vectors": {"checkpoint": str, "precision": str, "max_seq_length": int, "dimension": int, "metric": str},
+          "corpus": str, "texts": int, "tokenless": int, "parts": [list], "repeated": {"file": str, **FILE},
+          "engines": dict}
+ENGINE_FIELDS = {"hnsw": {"settings": {"hnsw_m": int, "hnsw_ef": int}, "texts": int, "file": str, **FILE},
+                 "milvus": {"settings": {"hnsw_m": int, "hnsw_ef": int}, "texts": int, "collection": str}}
 LABELS = {"max_seq_length": "--max_seq_length", "precision": "--precision", "hnsw_m": "--hnsw_m",
           "hnsw_ef": "--hnsw_ef", "uri": "--milvus_uri"}
 
@@ -119,7 +136,10 @@ class IndexStore:
                 if self._checked[part]["files"]["txt"]["sha256"] != hashlib.sha256(text_bytes(texts)).hexdigest():
                     raise UserError(f"{part_path(self.parts_folder, part, 'txt')} holds other texts than this corpus "
                                     f"has from {part[0]} to {part[1]}; {self.remedy}")
-        return Plan(parts, [part for part in parts if part in mine and part not in self._checked])
+        missing = [part for part in parts if part in mine and part not in self._checked]
+        for part in missing:  # what is made again need not be the same to the last bit
+            self._digests.pop(part, None)
+        return Plan(parts, missing)
 
     def _finished_parts(self, corpus: Corpus, made_from: dict) -> list[Range]:
         if not self.manifest.is_file():
@@ -167,16 +187,30 @@ class IndexStore:
                                     f"{len(plan.parts)}, is missing; run its shard again")
                 self._check_part(part, made_from)
         saved = self._read() if self.manifest.is_file() else {"engines": {}}
-        if saved.get("corpus") != corpus.sha256:
-            repeated = self.folder / "repeated.npy"
+        parts = [[*part, manifest_digest(self._checked[part])] for part in plan.parts]
+        if (saved.get("corpus"), saved.get("parts")) != (corpus.sha256, parts):
+            found = find_repeated(self._vectors(plan.parts, made_from))
+            repeated = self.folder / f"repeated-{len(corpus)}.npy"
             with whole_file(repeated) as file:
-                np.save(file, find_repeated(self._vectors(plan.parts)))
-            parts = [[*part, manifest_digest(self._checked[part])] for part in plan.parts]
+                np.save(file, found)
             tokenless = sum(self._checked[part]["tokenless"] for part in plan.parts)
             write_manifest(self.manifest, {
                 **saved, "format": FORMAT, "vectors": made_from, "corpus": corpus.sha256, "texts": len(corpus),
-                "tokenless": tokenless, "parts": parts, "repeated": describe_file(repeated), "made_by": made_by()})
-        return self.open()
+                "tokenless": tokenless, "parts": parts, "made_by": made_by(),
+                "repeated": {"file": repeated.name, **describe_file(repeated)}})
+        opened = self.open()
+        self._tidy(opened.facts)
+        return opened
+
+    def _tidy(self, facts: dict) -> None:
+        """Remove files that the manifest no longer names; a killed run has left them."""
+        named = {facts["repeated"]["file"], *(known.get("file") for known in facts["engines"].values())}
+        for path in self._extras():
+            if path.name not in named:
+                path.unlink(missing_ok=True)
+
+    def _extras(self) -> list[Path]:
+        return [*self.folder.glob("repeated*.npy"), *self.folder.glob("hnsw-*.bin")]
 
     def open(self) -> SavedIndex:
         """Open a finished index.
@@ -192,12 +226,13 @@ class IndexStore:
         for part in parts:
             if part not in self._checked:
                 self._check_part(part, facts["vectors"])
-        check_file(self.folder / "repeated.npy", facts["repeated"], self.remedy)
-        index = TextIndex(self._vectors(parts), np.load(self.folder / "repeated.npy"))
-        return SavedIndex(facts, Texts(self.parts_folder, parts), index)
+        repeated, vectors = self.folder / facts["repeated"]["file"], self._vectors(parts, facts["vectors"])
+        check_file(repeated, facts["repeated"], self.remedy)
+        index = TextIndex(vectors, read_repeated(repeated, len(vectors), self.remedy))
+        return SavedIndex(facts, Texts(self.parts_folder, parts, self.remedy), index)
 
-    def _vectors(self, parts: list[Range]) -> Vectors:
-        return Vectors([np.load(part_path(self.parts_folder, part, "npy"), mmap_mode="r") for part in parts])
+    def _vectors(self, parts: list[Range], made_from: dict) -> Vectors:
+        return Vectors([open_vectors(self.parts_folder, part, made_from["dimension"], self.remedy) for part in parts])
 
     def open_engine(self, name: str, saved: SavedIndex, *, m: int = 16, ef: int = 100, deterministic: bool = False,
                     vector_dtype: str = "float32", uri: str | None = None, on_gpu: bool = False) -> Engine:
@@ -261,19 +296,23 @@ class IndexStore:
 
     def _keep_engine(self, name: str, engine: Engine, saved: SavedIndex, known: dict) -> None:
         """Save an engine under a new name, point the manifest to it, and only then remove the earlier one."""
-        known = {**known, **engine.save(self.folder)}
-        earlier = saved.facts["engines"].get(name, {}).get("file")
-        saved.facts["engines"][name] = known
+        saved.facts["engines"][name] = {**known, **engine.save(self.folder)}
         write_manifest(self.manifest, saved.facts)
-        if earlier and earlier != known["file"]:
-            (self.folder / earlier).unlink(missing_ok=True)
+        self._tidy(saved.facts)
 
     def _read(self) -> dict:
-        facts = read_manifest(self.manifest, FORMAT, self.remedy)
-        made_from = facts.get("vectors") or {}
-        missing = [key for key in KEYS if key not in facts] + [key for key in MADE_FROM if key not in made_from]
-        if missing:
-            raise UserError(f"{self.manifest} is no manifest of an index: it lacks {', '.join(missing)}; {self.remedy}")
+        facts = read_manifest(self.manifest, FORMAT, self.remedy, FIELDS)
+        end, right = 0, facts["texts"] > 0
+        for part in facts["parts"]:
+            right = right and [type(value) for value in part] == [int, int, str] and end == part[0] < part[1]
+            end = part[1] if right else 0
+        right = right and end == facts["texts"]
+        for name, known in facts["engines"].items():
+            right = right and fits(known, ENGINE_FIELDS.get(name, list)) and 0 < known["texts"] <= end
+            right = right and 2 <= known["settings"]["hnsw_m"] <= 100 and known["settings"]["hnsw_ef"] > 0
+        if not right:
+            raise UserError(f"{self.manifest} contradicts itself: its parts or engines fit no {facts['texts']} texts; "
+                            f"{self.remedy}")
         return facts
 
     def _compare(self, saved: dict, wanted: dict, where: str) -> None:
@@ -296,8 +335,7 @@ class IndexStore:
         except UserError as error:
             self._replace(error, "the part")
             self._checked.pop(part, None)
-            if not self.read_only:
-                self.manifest.unlink(missing_ok=True)
+            if not self.read_only:  # the manifest stays: other ranks read from it how the corpus is cut
                 remove_part(self.parts_folder, part)
 
     def _clear(self) -> None:
@@ -306,7 +344,7 @@ class IndexStore:
         self.manifest.unlink(missing_ok=True)
         for part in find_parts(self.parts_folder):
             remove_part(self.parts_folder, part)
-        for path in [self.folder / "repeated.npy", *self.folder.glob("hnsw-*.bin")]:
+        for path in self._extras():
             path.unlink(missing_ok=True)
 
 

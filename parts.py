@@ -11,6 +11,7 @@ index into one folder without talking to each other.
 from __future__ import annotations
 
 import mmap
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ import numpy as np
 from files import UserError, check_file, describe_file, read_manifest, whole_file, write_manifest
 
 FORMAT = 1
+FILE = {"bytes": int, "sha256": str}
+FIELDS = {"made_from": dict, "first": int, "end": int, "tokenless": int, "files": {"npy": FILE, "txt": FILE}}
 Range = tuple[int, int]  # first and end: positions among the different texts of the corpus
 
 
@@ -56,7 +59,7 @@ def find_parts(folder: Path) -> list[Range]:
     found = []
     for path in folder.glob("*-*.json"):
         first, _, end = path.stem.partition("-")
-        if first.isdigit() and end.isdigit():
+        if first.isdecimal() and end.isdecimal():
             found.append((int(first), int(end)))
     return sorted(found)
 
@@ -70,12 +73,30 @@ def read_part(folder: Path, part: Range, remedy: str) -> dict:
     path = part_path(folder, part, "json")
     if not path.is_file():
         raise UserError(f"{path} is missing; {remedy}")
-    facts = read_manifest(path, FORMAT, remedy)
+    facts = read_manifest(path, FORMAT, remedy, FIELDS)
     if (facts["first"], facts["end"]) != part:
         raise UserError(f"{path} is of the texts from {facts['first']} to {facts['end']}: it was renamed; {remedy}")
     for kind in ("npy", "txt"):
         check_file(part_path(folder, part, kind), facts["files"][kind], remedy)
     return facts
+
+
+def open_vectors(folder: Path, part: Range, dimension: int, remedy: str) -> np.ndarray:
+    """A part's vectors, memory-mapped; UserError, ending with `remedy`, where the file holds none of its size."""
+    path = part_path(folder, part, "npy")
+    try:
+        array = np.load(path, mmap_mode="r")
+    except Exception as error:  # a damaged header can raise anything
+        raise UserError(f"{path}: no array ({type(error).__name__}: {error}); {remedy}") from error
+    form = (getattr(array, "dtype", None), getattr(array, "shape", None))
+    if form != (np.float32, (part[1] - part[0], dimension)) or not array.flags.c_contiguous:
+        raise UserError(f"{path}: {form[0]} {form[1]} where float32 {(part[1] - part[0], dimension)} belongs; {remedy}")
+    for first in range(0, len(array), 4096):
+        with np.errstate(over="ignore", invalid="ignore"):
+            lengths = np.einsum("nd,nd->n", array[first : first + 4096], array[first : first + 4096])
+        if not (abs(lengths - 1) < 1e-3).all():
+            raise UserError(f"{path}: a vector is not of length 1; {remedy}")
+    return array
 
 
 def remove_part(folder: Path, part: Range) -> None:
@@ -118,8 +139,8 @@ class Vectors:
 class Texts:
     """The texts of the parts, read from their files when they are asked for; text ids are their positions."""
 
-    def __init__(self, folder: Path, parts: Sequence[Range]) -> None:
-        self.folder, self.parts = folder, parts
+    def __init__(self, folder: Path, parts: Sequence[Range], remedy: str) -> None:
+        self.folder, self.parts, self.remedy = folder, parts, remedy
         self.firsts = [first for first, _ in parts]
         self.opened: dict[int, tuple[mmap.mmap, np.ndarray]] = {}
 
@@ -132,10 +153,19 @@ class Texts:
             self.opened[number] = self._open(self.parts[number])
         content, ends = self.opened[number]
         row = position - self.firsts[number]
-        return content[ends[row] + 1 : ends[row + 1]].decode()
+        try:
+            return content[ends[row] + 1 : ends[row + 1]].decode()
+        except UnicodeDecodeError as error:
+            path = part_path(self.folder, self.parts[number], "txt")
+            raise UserError(f"{path}: line {row + 1} is not UTF-8; {self.remedy}") from error
 
     def _open(self, part: Range) -> tuple[mmap.mmap, np.ndarray]:
-        with open(part_path(self.folder, part, "txt"), "rb") as file:
+        path = part_path(self.folder, part, "txt")
+        with open(path, "rb") as file:
+            if not os.path.getsize(path):
+                raise UserError(f"{path} is empty; {self.remedy}")
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         ends = np.flatnonzero(np.frombuffer(content, dtype=np.uint8) == ord("\n"))
+        if len(ends) != part[1] - part[0] or ends[-1] != len(content) - 1:
+            raise UserError(f"{path} holds {len(ends)} lines where {part[1] - part[0]} belong; {self.remedy}")
         return content, np.concatenate([[-1], ends])

@@ -231,7 +231,7 @@ def test_appending_step_by_step_and_by_shards(trained, pair_file, corpus, new, t
     for files in ([known], [known, corpus]):  # nothing new: only the manifest is, which says so
         run(trained, pair_file, corpus, tmp_path / "a", *index, "--append_corpus", *files)
         changed = {name for name, state in state_of(tmp_path / "ix").items() if before.get(name) != state}
-        assert changed == {"manifest.json", "repeated.npy"} and parts_of(tmp_path / "ix") == ["0000000000-0000000080"]
+        assert changed == {"manifest.json", "repeated-80.npy"} and parts_of(tmp_path / "ix") == ["0000000000-0000000080"]
     files = ["--append_corpus", known, corpus, new]
     for shard in "10":
         assert recall.main(flags_of(trained, pair_file, corpus, tmp_path / "a", *index, *files, "--num_shards", "2",

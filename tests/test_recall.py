@@ -104,7 +104,7 @@ def test_an_index_of_another_checkpoint_is_refused(trained, encoder_folder, pair
 
 
 @pytest.mark.parametrize("name", ["parts/0000000000-0000000024.npy", "parts/0000000000-0000000024.txt", "parts/0000000000-0000000024.json",
-                                  "repeated.npy", "hnsw-24.bin", "manifest.json"])
+                                  "repeated-24.npy", "hnsw-24.bin", "manifest.json"])
 def test_a_damaged_index_is_refused(trained, pair_file, corpus_file, tmp_path, failure, name):
     index = tmp_path / "ix"
     run(trained, pair_file, corpus_file, tmp_path / "a", "--index_dir", str(index))

@@ -1,0 +1,71 @@
+"""An index that is not as it was left: parts that are made again, and what killed runs leave."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SOURCES, write
+from test_index import TEXTS, assert_same_rows, lines, parts_of
+from test_recall import flags_of, run
+
+import index_store
+import recall
+import search
+from corpus import open_corpus
+
+
+@pytest.fixture
+def corpus(tmp_path) -> str:
+    return write(tmp_path / "c.txt", lines(TEXTS))
+
+
+def test_a_part_of_an_own_index_is_built_again(trained, pair_file, corpus, tmp_path, capsys):
+    """Also with other batches, which round otherwise, so that its vectors are not those of before to the last bit."""
+    rows = run(trained, pair_file, corpus, tmp_path / "o")
+    path = tmp_path / "o" / "index" / "parts" / "0000000000-0000000080.npy"
+    for flags in ([], ["--batch_size", "3"]):
+        path.write_bytes(path.read_bytes()[:-1])
+        capsys.readouterr()
+        assert_same_rows(run(trained, pair_file, corpus, tmp_path / "o", *flags), rows)
+        assert f"{path} is incomplete" in (err := capsys.readouterr().err) and "is built again in its place" in err
+    run(trained, pair_file, corpus, tmp_path / "o")
+    assert "is built again" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", ["damaged", "of another cut"])
+def test_ranks_agree_on_the_parts_of_an_own_index(trained, pair_file, corpus, tmp_path, fault):
+    """Rank 0 clears away what does not fit; the others, who look after it, find the parts that it has planned."""
+    run(trained, pair_file, corpus, tmp_path / "o")
+    folder = tmp_path / "o" / "index"
+    part = folder / "parts" / "0000000000-0000000080"
+    if fault == "damaged":
+        part.with_suffix(".npy").write_bytes(b"")
+    else:  # what a killed run of two ranks with more texts has left
+        for kind in ("json", "npy", "txt"):
+            shutil.copy(part.with_suffix(f".{kind}"), folder / "parts" / f"0000000080-0000000113.{kind}")
+    made_from = json.loads((folder / "manifest.json").read_text())["vectors"]
+    with open_corpus([corpus]) as texts:
+        plans = [index_store.IndexStore(folder, strict=False).plan(texts, made_from, 2, shard) for shard in (None, 1)]
+    assert plans[0].parts == plans[1].parts
+    assert run(trained, pair_file, corpus, tmp_path / "o") and parts_of(folder) == ["0000000000-0000000080"]
+
+
+def test_a_killed_append_leaves_the_earlier_index_in_use(trained, pair_file, corpus, tmp_path, monkeypatch, capsys):
+    """Killed at its first change of the manifest, with new parts and new pairs of equal vectors on the disk."""
+    new = write(tmp_path / "new.txt", lines(["😀", "😁", "😂"]))
+    flags = [trained, pair_file, corpus, tmp_path / "o", "--index_dir", str(tmp_path / "ix"), "--hnsw_deterministic"]
+    question = ["--device", "cpu", "--params_path", trained, "--index_dir", str(tmp_path / "ix"), "--query", SOURCES[0]]
+    run(*flags)
+    capsys.readouterr()
+    assert search.main(question) == 0
+    answer = capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr(index_store, "write_manifest", lambda *_: sys.exit(9))
+        assert recall.main(flags_of(*flags, "--append_corpus", new)) == 9
+    capsys.readouterr()
+    assert search.main(question) == 0 and capsys.readouterr().out == answer
+    stray = write(tmp_path / "ix" / "hnsw-70.bin", "left by a run that was killed before it could remove it")
+    run(*flags, "--append_corpus", new)
+    assert not Path(stray).exists() and len(list((tmp_path / "ix").glob("*.*"))) == 3
