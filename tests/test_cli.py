@@ -31,7 +31,8 @@ import recall
 import train_batch_neg
 from runtime import configure_environment
 
-SCRIPTS = ["train_batch_neg.py", "train_hardest_neg.py", "train_pairwise.py", "recall.py", "evaluate.py", "predict.py"]
+SCRIPTS = ["train_batch_neg.py", "train_hardest_neg.py", "train_pairwise.py", "recall.py", "evaluate.py", "predict.py",
+           "search.py", "inspect_index.py", "export_index.py", "export_model.py"]
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def readme_commands(name: str) -> list[str]:
 
 def test_the_readme_s_commands_run_in_order(folder):
     commands = readme_commands("README.md")
-    assert len(commands) == 5
+    assert len(commands) == 13
     for command in commands:
         result = run_process(*shlex.split(command), cwd=folder)
         assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
