@@ -217,7 +217,7 @@ def test_the_fingerprint_hangs_on_all_that_makes_a_vector(trained, tmp_path):
     loaded = load_checkpoint(trained, 32)
 
     def saved(name: str) -> str:
-        save_checkpoint(tmp_path / name, loaded.model, loaded.tokenizer, {"step": name})
+        save_checkpoint(tmp_path / name, loaded.model, loaded.tokenizer, {"training": {"model_name_or_path": name}})
         return fingerprint_of(str(tmp_path / name / "model_state.pdparams"))
 
     seen = [saved("same")]

@@ -115,7 +115,8 @@ def narrow_index(folder: Path, texts: list[str]) -> Path:
     vectors = np.random.default_rng(0).normal(size=(len(texts), 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ranges = [(first, min(first + PART, len(texts))) for first in range(0, len(texts), PART)]
-    store, made_from = IndexStore(folder, strict=True), {"checkpoint": "0" * 64, "precision": "fp32", "max_seq_length": 32, "dimension": 16}
+    store, made_from = IndexStore(folder, strict=True), {"checkpoint": "0" * 64, "precision": "fp32", "max_seq_length": 32, "dimension": 16,
+                                                           "metric": "cosine"}
     for first, end in ranges:
         store.write_part((first, end), texts[first:end], vectors[first:end], 0, made_from)
 
