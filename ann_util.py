@@ -36,6 +36,9 @@ class Engine(Protocol):
     def save(self, folder: Path) -> dict:
         """Keep the index; returns the facts that `load` needs."""
 
+    def close(self) -> None:
+        """Let go of what other processes may want."""
+
     def load(self, folder: Path, facts: dict, vectors: Vectors, remedy: str) -> Engine:
         """Open what `save` kept of the first `facts["texts"]` vectors; UserError, ending with `remedy`, if it can't."""
 
@@ -73,6 +76,9 @@ class FlatIndex:
     def save(self, folder: Path) -> dict:
         """Nothing: it is the vectors themselves."""
         return {}
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def load(self, folder: Path, facts: dict, vectors: Vectors, remedy: str) -> FlatIndex:
         return self.build(vectors)
@@ -241,6 +247,9 @@ class HnswIndex:
         if self.threads == 1:
             self._restore_generator(len(labels))
         return self
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def _restore_generator(self, count: int) -> None:
         """Put the generator of levels where it was after `count` elements: a loaded graph starts it anew.

@@ -59,7 +59,7 @@ def check(folder: Path, kind: str) -> None:
         saved = store.open()
         print(f"texts: {len(saved.texts)} in {len(saved.facts['parts'])} part(s), the first: {saved.texts[0]}")
         for name in store.saved_engines(saved):
-            store.open_saved_engine(name, saved)
+            store.open_saved_engine(name, saved).close()
     else:
         export.read_export(folder)
 

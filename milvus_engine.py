@@ -7,9 +7,13 @@ and before every use, so a half-filled collection never answers.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,13 +29,22 @@ REQUEST_QUERIES, REQUEST_HITS = 1024, 1 << 15  # a server takes 16,384 queries; 
 MAX_K, MAX_EF = 16384, 32768  # a server's limits
 CONNECT_WITHIN, ANSWER_WITHIN, BUILD_WITHIN = 5, 25, 6 * 3600  # seconds; gRPC itself notices a lost server within 75
 
+SERVE = """
+import sys
+from milvus_lite.adapter.grpc.server import start_server_in_thread
+server, database, port = start_server_in_thread(data_dir=sys.argv[1], host="127.0.0.1", port=0)
+print(port, flush=True)
+sys.stdin.read()
+server.stop(grace=0)
+database.close()
+"""
+
 
 class MilvusIndex(contextlib.AbstractContextManager):
     """A collection of Milvus with an HNSW graph by inner product.
 
-    milvus-lite 3 makes a folder at its path, which stays, with a LOCK file in it. The process that uses it serves it on
-    a free port of 127.0.0.1, without a password, and locks others out until `close`; indexes of one process share it,
-    and one `close` ends it for all.
+    milvus-lite 3 makes a folder at its path, which stays, with a LOCK file in it. It is served on a free port of
+    127.0.0.1, without a password, and others are locked out until `close` or the end of this process.
 
     Args:
         uri: `/folder/name.db` for milvus-lite, or `http://host:port` (https, tcp) of a server, whose token
@@ -48,6 +61,7 @@ class MilvusIndex(contextlib.AbstractContextManager):
         self.local = uri.endswith(".db") and "://" not in uri
         self.within = BUILD_WITHIN if self.local else ANSWER_WITHIN  # milvus-lite is slow, but can't be lost
         self._client: Any = None
+        self._server: subprocess.Popen[str] | None = None
         if not self.local and not re.fullmatch(r"(https?|tcp)://[\w.-]+(:\d{1,5})?(/\w*)?", uri):
             shown = re.sub("//.*@", "//...@", uri)  # without a password
             raise UserError(f"{shown}: no address of Milvus; write /folder/name.db for milvus-lite or http://host:"
@@ -139,10 +153,9 @@ class MilvusIndex(contextlib.AbstractContextManager):
         if self._client is not None:
             self._client.close()
             self._client = None
-            if self.local:
-                from milvus_lite.server_manager import server_manager_instance
-
-                server_manager_instance.release_server(self.uri)
+        if self._server is not None:
+            self._server.communicate()  # closes its standard input and waits
+            self._server = None
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -196,40 +209,46 @@ class MilvusIndex(contextlib.AbstractContextManager):
         try:
             from pymilvus import MilvusClient, MilvusException
 
-            if self.local:
-                import milvus_lite.db  # noqa: F401 - of 3.0 on; older ones have no HNSW
+            if self.local and importlib.util.find_spec("milvus_lite.db") is None:  # 3.0 has it; older ones have no HNSW
+                raise ImportError("No module named 'milvus_lite' 3")
         except ImportError as error:
             lite = ' "milvus-lite>=3" (Python 3.10 or newer)' if self.local else ""
             raise UserError(f"{self.uri}: {error}; pip install pymilvus{lite}") from error
-        if self.local:
-            make_folder(Path(self.uri).parent)
-        log = _take_logs()
+        _silence_logs()
+        address = self._serve() if self.local else self.uri
         try:  # milvus-lite is reached at 127.0.0.1, where no proxy of the environment leads
-            self._client = MilvusClient(self.uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=CONNECT_WITHIN,
+            self._client = MilvusClient(address, token=os.environ.get("MILVUS_TOKEN", ""), timeout=CONNECT_WITHIN,
                                         dedicated=True, grpc_options={"grpc.enable_http_proxy": int(not self.local)})
         except (MilvusException, ValueError) as error:  # ValueError: a port above 65535
-            remedy = ("end the process that uses it or name another path" if self.local else
-                      "check that a Milvus server runs there and that MILVUS_TOKEN fits")
-            raise UserError(f"{self.uri}: can't connect: {log.reason or _reason(error)}; {remedy}") from error
+            raise UserError(f"{self.uri}: can't connect: {_reason(error)}; check that a Milvus server runs there and "
+                            f"that MILVUS_TOKEN fits") from error
         return self._client
 
+    def _serve(self) -> str:
+        """Start milvus-lite and return its address; it ends when this process ends or closes its standard input.
 
-class _LiteLog(logging.Handler):
-    """Keeps the reason of a failure that milvus-lite logs instead of raising it."""
+        It gets a process of its own: in one that has used Paddle, whose OpenMP is another, its graphs come out broken.
+        """
+        make_folder(Path(self.uri).parent)
+        with tempfile.TemporaryFile("w+") as errors:
+            self._server = subprocess.Popen([sys.executable, "-c", SERVE, self.uri], stdin=subprocess.PIPE, text=True,
+                                            stdout=subprocess.PIPE, stderr=errors)
+            assert self._server.stdout
+            port = self._server.stdout.readline().strip()
+            if not port:
+                self.close()
+                errors.seek(0)
+                reason = (errors.read().strip().splitlines() or ["it ended"])[-1]
+                raise UserError(f"{self.uri}: can't start milvus-lite: {reason}; end the process that uses it or name "
+                                f"another path")
+        return f"http://127.0.0.1:{port}"
 
-    reason = ""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.reason = str(record.exc_info[1]) if record.exc_info else record.getMessage()
-
-
-def _take_logs() -> _LiteLog:
+def _silence_logs() -> None:
     """Keep the logs of these packages off stderr: what counts is raised, or found in what is returned."""
-    lite_log = _LiteLog(logging.ERROR)
-    for name in ("pymilvus", "pymilvus.milvus_client", "pymilvus.bulk_writer", "milvus_lite", "grpc"):
+    for name in ("pymilvus", "pymilvus.milvus_client", "pymilvus.bulk_writer", "grpc"):
         logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [lite_log if name == "milvus_lite" else logging.NullHandler()], False
-    return lite_log
+        logger.handlers, logger.propagate = [logging.NullHandler()], False
 
 
 def _reason(error: Any) -> str:

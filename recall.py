@@ -118,7 +118,6 @@ def run(args, pairs: list[tuple[str, str]], corpus: Corpus, result: Path, index_
     """Embed on all ranks, then index, search and write on rank 0."""
     sample = next(corpus.parts([(0, min(len(corpus), CHUNK))]))
     encoder, made_from = open_encoder(args, sample)
-    from ann_util import share_of_exact
     from estimate import describe_plan
     from index_store import IndexStore
 
@@ -146,7 +145,14 @@ def run(args, pairs: list[tuple[str, str]], corpus: Corpus, result: Path, index_
     report_tokenless(saved.facts["tokenless"])
     sources = {source: i for i, source in enumerate(dict.fromkeys(source for source, _ in pairs))}
     queries = encoder.encode(list(sources), progress="sources")
-    engine = store.open_engine(args.ann_engine, saved, **cli.engine_settings(args))
+    with contextlib.closing(store.open_engine(args.ann_engine, saved, **cli.engine_settings(args))) as engine:
+        search(args, pairs, saved, engine, sources, queries, result)
+
+
+def search(args, pairs, saved, engine, sources: dict[str, int], queries: np.ndarray, result: Path) -> None:
+    """Find the texts of each source, write them, and tell how near the engine comes to exact search."""
+    from ann_util import share_of_exact
+
     # One more than wanted: the source itself may be among them, and must not use up a place.
     ids, cosines = saved.index.search(engine, queries, args.recall_num + (not args.keep_self))
     rows = write_result(result, pairs, sources, saved.texts, ids, cosines, args)

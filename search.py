@@ -15,6 +15,7 @@ Out: the best --top_k texts of each query with their cosines, on stdout: a table
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -67,7 +68,6 @@ def main(argv: list[str] | None = None) -> None:
     encoder, own = open_encoder(args, [saved.texts[i] for i in range(min(len(saved.texts), CHUNK))])
     store.check_made_from(own)
     name = args.ann_engine or next(iter(store.saved_engines(saved)), "flat")
-    engine = store.open_saved_engine(name, saved)
 
     def answer(texts: list[str]) -> None:
         vectors = encoder.encode(texts)
@@ -78,11 +78,12 @@ def main(argv: list[str] | None = None) -> None:
             right = [(int(i), float(c)) for i, c in zip(exact[0][number], exact[1][number])] if exact else None
             print(FORMATS[args.format](text, rows, right, name, saved.texts), flush=True)
 
-    if queries is not None:
-        answer(queries)
-        return
-    for text in typed_queries():
-        answer([text])
+    with contextlib.closing(store.open_saved_engine(name, saved)) as engine:
+        if queries is not None:
+            answer(queries)
+            return
+        for text in typed_queries():
+            answer([text])
 
 
 def typed_queries() -> Iterator[str]:

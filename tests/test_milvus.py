@@ -277,7 +277,7 @@ def test_looking_for_a_collection_makes_no_folder(tmp_path):
 @LITE
 def test_a_file_at_the_place_of_the_folder_is_told(tmp_path, capfd):
     (tmp_path / "milvus.db").write_text("")
-    with pytest.raises(UserError, match="milvus.db: can't connect: .*File exists.*or name another path"):
+    with pytest.raises(UserError, match="milvus.db: can't start milvus-lite: .*File exists.*or name another path"):
         index(tmp_path / "milvus.db").build(Rows(unit_vectors(1)))
     assert capfd.readouterr() == ("", "")
 
@@ -299,7 +299,7 @@ def test_a_process_has_the_folder_alone_and_can_be_killed(tmp_path, capfd):
     path = tmp_path / "milvus.db"
     with subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout.readline() == "writing\n"
-        with pytest.raises(UserError, match="milvus.db: can't connect: another process holds the lock on .*; end the proc"):
+        with pytest.raises(UserError, match="milvus.db: can't start milvus-lite: .*another process holds the lock on .*; end the proc"):
             index(path).load(Path(), {"texts": 500}, range(500), AGAIN)
         writer.kill()
     with index(path) as left, pytest.raises(UserError, match="milvus.db: .*collection"):

@@ -85,6 +85,9 @@ def test_top_k(saved, capsys):
 def test_exact_search_shows_what_the_engine_missed(saved, monkeypatch, capsys, form):
     """An engine that finds the second half only of the exact best ten, and the ten after them."""
     class Bad:
+        def close(self):
+            pass
+
         def search(self, queries, k):
             return index_store.FlatIndex().build(self.vectors).search(queries, 2 * k)[:, k // 2 : -(k // 2)]
 
