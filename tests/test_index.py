@@ -248,13 +248,15 @@ def test_appending_step_by_step_and_by_shards(trained, pair_file, corpus, new, t
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_smaller_vectors_find_the_same(trained, pair_file, corpus, new, tmp_path, dtype):
-    """With recall_num 3 the scan takes 8 or 16 of the 113 as candidates, so there is something to miss."""
-    flags = [trained, pair_file, corpus, tmp_path / "o", "--append_corpus", new, "--ann_engine", "flat", "--recall_num", "3"]
+def test_smaller_vectors_find_the_same(trained, pair_file, tmp_path, dtype):
+    """Of 3000 near texts, among which a scan of rounded vectors alone would mistake some."""
+    rng, words = np.random.default_rng(0), SOURCES + TARGETS
+    texts = dict.fromkeys("".join(words[i] for i in rng.integers(32, size=3)) for _ in range(3000))
+    flags = [trained, pair_file, write(tmp_path / "many", lines(texts)), tmp_path / "o", "--ann_engine", "flat"]
     run(*flags)
     right = (tmp_path / "o" / "recall_result.txt").read_bytes()
     run(*flags, "--vector_dtype", dtype)
-    assert (tmp_path / "o" / "recall_result.txt").read_bytes() == right and right.count(b"\n") == 48
+    assert (tmp_path / "o" / "recall_result.txt").read_bytes() == right and right.count(b"\n") == 800
 
 
 @pytest.mark.parametrize("flags, words", [

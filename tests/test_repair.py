@@ -1,8 +1,13 @@
 """An index that is not as it was left: parts that are made again, and what killed runs leave."""
 
+from __future__ import annotations
+
+import contextlib
 import json
 import shutil
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +19,38 @@ import index_store
 import recall
 import search
 from corpus import open_corpus
+from files import UserError, own_folder
+
+
+class Other:
+    """Another rank of a launch, which is at its part for a moment."""
+
+    def __init__(self, folder: Path, part: Path | None) -> None:
+        self.folder, self.part, self.at_work = folder, part, threading.Event()
+        self.thread = threading.Thread(target=self.work)
+        self.thread.start()
+        self.at_work.wait()
+
+    def work(self) -> None:
+        with own_folder(self.folder, ".lock-rank-1"):
+            self.at_work.set()
+            time.sleep(0.5)
+            if self.part:
+                self.part.touch()
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_rank_0_waits_for_the_parts_of_the_others(tmp_path, monkeypatch, leaves):
+    monkeypatch.setattr(recall.cli, "world_size", lambda: 2)
+    store = index_store.IndexStore(tmp_path, strict=True)
+    store.parts_folder.mkdir()
+    (store.parts_folder / "0000000000-0000000005.json").touch()
+    other = Other(tmp_path, store.parts_folder / "0000000005-0000000009.json" if leaves else None)
+    plan = index_store.Plan([(0, 5), (5, 9)], [])
+    with contextlib.nullcontext() if leaves else pytest.raises(UserError, match="rank 1 has left without all its parts"):
+        recall.wait_for_parts(plan, store)
+    other.thread.join()
+    assert store.has(plan.parts) is leaves
 
 
 @pytest.fixture
