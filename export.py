@@ -85,7 +85,7 @@ def open_export(params_path: str, max_seq_length: int, precision: str, threads: 
     folder = Path(params_path).parent / "export" / f"{runtime}-{chosen}"
     facts = _usable(folder, fingerprint)
     if facts is not None and _set_by_few(facts, sample):
-        notice(f"{folder} was made with {facts['calibrated_on']} text(s); it is made again with more")
+        notice(f"{folder} was made with {facts.get('calibrated_on', 'few')} text(s); it is made again with more")
         shutil.rmtree(folder, ignore_errors=True)
         facts = None
     with contextlib.ExitStack() as temporary:
@@ -112,7 +112,7 @@ def _usable(folder: Path, fingerprint: str) -> dict | None:
 
 def _set_by_few(facts: dict, sample: Sequence[str]) -> bool:
     """Whether the ranges of an int8 export are those of few texts, as a first run had them, and there are more now."""
-    return facts["precision"] == "int8" and facts["calibrated_on"] < min(CALIBRATION_TEXTS // 4, len(sample))
+    return facts["precision"] == "int8" and facts.get("calibrated_on", 0) < min(CALIBRATION_TEXTS // 4, len(sample))
 
 
 def read_export(folder: Path) -> dict:

@@ -1,6 +1,7 @@
 """A tiny encoder and a tiny trained checkpoint, made on the spot; the scripts' `main` is called in this process."""
 
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -120,6 +121,21 @@ def trained(tmp_path_factory, encoder_folder) -> str:
                                  "--save_dir", str(folder / "out"), "--batch_size", "4", "--epochs", "2",
                                  "--learning_rate", "1e-2", "--pooling", "mean", "--dropout", "0"]) == 0
     return str(folder / "out" / "latest" / "model_state.pdparams")
+
+
+@pytest.fixture
+def compiled_once(monkeypatch):
+    """An export is compiled once for all runs of the tests that ask for this: it is most of the time of a small run."""
+    import inference
+
+    monkeypatch.setitem(inference.RUNTIMES, "openvino", _compiled)
+
+
+@functools.cache
+def _compiled(*what):
+    from inference import OpenVinoRunner
+
+    return OpenVinoRunner(*what)
 
 
 @pytest.fixture

@@ -303,6 +303,6 @@ def test_damage_that_fits_its_checksums_crashes_nothing(world, child):
             code, out, err = child.run(script, command_of(world, script, str(rng.choice(["hnsw", "flat"]))))
             counts[f"{script} {code if code in (0, 2) else 'crash'}"] += 1
             if code not in (0, 2) or (code == 2 and err.count("error: ") != 1):
-                wrong.append(f"{number} {script}: {kind}: {str(code).strip().splitlines()[-1]} {' '.join(str(code).split()[-60:])} {err[-100:]}")
+                wrong.append(f"{number} {script}: {kind}: {' '.join(str(code).split())[-300:]} {err[-100:]}")
     print(dict(counts))
     assert not wrong, f"{len(wrong)}\n" + "\n".join(wrong)

@@ -21,6 +21,8 @@ import search
 from corpus import open_corpus
 from files import UserError, own_folder
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 class Other:
     """Another rank of a launch, which is at its part for a moment."""
@@ -106,3 +108,18 @@ def test_a_killed_append_leaves_the_earlier_index_in_use(trained, pair_file, cor
     stray = write(tmp_path / "ix" / "hnsw-70.bin", "left by a run that was killed before it could remove it")
     run(*flags, "--append_corpus", new)
     assert not Path(stray).exists() and len(list((tmp_path / "ix").glob("*.*"))) == 3
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_the_parts_of_a_run_over_another_corpus_are_not_taken(trained, pair_file, corpus, tmp_path, failure, capsys, strict):
+    """An unfinished index says by its parts alone what it is of; these have the same number of texts, and the same model."""
+    flags = ["--index_dir", str(tmp_path / "o" / "index")] if strict else []
+    run(trained, pair_file, write(tmp_path / "other", lines(TEXTS[::-1])), tmp_path / "o", *flags)
+    (tmp_path / "o" / "index" / "manifest.json").unlink()
+    if strict:
+        line = failure(recall.main, flags_of(trained, pair_file, corpus, tmp_path / "o", *flags))
+        assert f"{tmp_path / 'o' / 'index' / 'parts' / '0000000000-0000000080.txt'} holds other texts than this corpus" in line
+    else:
+        rows = run(trained, pair_file, corpus, tmp_path / "o")
+        assert "holds other texts" in capsys.readouterr().err
+        assert rows == run(trained, pair_file, corpus, tmp_path / "right")

@@ -22,6 +22,8 @@ import index_store
 import inspect_index
 import search
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 @pytest.fixture(scope="module")
 def saved(trained, tmp_path_factory):
@@ -165,13 +167,12 @@ def test_search_without_standard_input(saved):
 def test_an_index_of_another_checkpoint_or_without_its_engine_is_refused(saved, encoder_folder, copied, tmp_path, failure):
     import train_batch_neg
 
-    for size in ("256", "128"):
-        assert train_batch_neg.main(["--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file", saved.pairs,
-                                     "--save_dir", str(tmp_path / size), "--max_steps", "1", "--output_emb_size", size]) == 0
-        line = failure(search.main, ["--device", "cpu", "--index_dir", str(saved.folder), "--query", "a", "--params_path",
-                                     str(tmp_path / size / "latest")])
-        assert f"the index in {saved.folder} was made from other things: checkpoint" in line
-        assert ("dimension 256 there, 128 in this run" in line) is (size == "128")
+    assert train_batch_neg.main(["--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file", saved.pairs,
+                                 "--save_dir", str(tmp_path / "m"), "--max_steps", "1", "--output_emb_size", "128"]) == 0
+    line = failure(search.main, ["--device", "cpu", "--index_dir", str(saved.folder), "--query", "a", "--params_path",
+                                 str(tmp_path / "m" / "latest")])
+    assert f"the index in {saved.folder} was made from other things: checkpoint" in line
+    assert "dimension 256 there, 128 in this run" in line
     line = failure(search.main, ask(saved, "--query", "a", index=tmp_path))
     assert f"{tmp_path} holds no finished index" in line
     (copied / "hnsw-84.bin").unlink()
