@@ -98,6 +98,7 @@ class IndexStore:
         self.remedy = f"delete {folder} to build it again"
         self._digests: dict[Range, str] = {}  # of the manifests of a finished index's parts
         self._checked: dict[Range, dict] = {}  # manifests of the parts whose files were compared with them
+        self._opened: dict[Range, np.ndarray] = {}  # vectors of the parts; opening one reads it through
 
     def plan(self, corpus: Corpus, made_from: dict, shards: int = 1, shard: int | None = None) -> Plan:
         """Which parts the index of this corpus has, and which of them are missing.
@@ -232,7 +233,10 @@ class IndexStore:
         return SavedIndex(facts, Texts(self.parts_folder, parts, self.remedy), index)
 
     def _vectors(self, parts: list[Range], made_from: dict) -> Vectors:
-        return Vectors([open_vectors(self.parts_folder, part, made_from["dimension"], self.remedy) for part in parts])
+        for part in parts:
+            if part not in self._opened:
+                self._opened[part] = open_vectors(self.parts_folder, part, made_from["dimension"], self.remedy)
+        return Vectors([self._opened[part] for part in parts])
 
     def open_engine(self, name: str, saved: SavedIndex, *, m: int = 16, ef: int = 100, deterministic: bool = False,
                     vector_dtype: str = "float32", uri: str | None = None, on_gpu: bool = False) -> Engine:
@@ -290,9 +294,9 @@ class IndexStore:
         return self.open_engine(name, saved, m=settings.get("hnsw_m", 16), ef=settings.get("hnsw_ef", 100),
                                 uri=settings.get("uri"))
 
-    def check_made_from(self, own: dict) -> None:
+    def check_made_from(self, saved: SavedIndex, own: dict) -> None:
         """Raise UserError unless the index was made from what `encoder.open_encoder` says of this run's encoder."""
-        self._compare(self._read()["vectors"], own, f"the index in {self.folder}")
+        self._compare(saved.facts["vectors"], own, f"the index in {self.folder}")
 
     def _keep_engine(self, name: str, engine: Engine, saved: SavedIndex, known: dict) -> None:
         """Save an engine under a new name, point the manifest to it, and only then remove the earlier one."""

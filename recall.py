@@ -157,7 +157,7 @@ def search(args, pairs, saved, engine, sources: dict[str, int], queries: np.ndar
     ids, cosines = saved.index.search(engine, queries, args.recall_num + (not args.keep_self))
     rows = write_result(result, pairs, sources, saved.texts, ids, cosines, args)
     few = np.random.default_rng(0).permutation(len(queries))[:SAMPLE]
-    fidelity = share_of_exact(saved.index, engine, queries[few], args.recall_num)
+    fidelity = share_of_exact(saved.index, queries[few], ids[few, : args.recall_num])
     notice(f"{args.ann_engine}: {100 * fidelity:.2f} % of the exact top {args.recall_num} found, on {len(few)} "
            f"sources\n{result}: {rows} rows")
 

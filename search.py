@@ -23,7 +23,8 @@ from pathlib import Path
 
 import cli
 from data import read_texts
-from encoder import CHUNK, open_encoder
+from encoder import open_encoder
+from export import CALIBRATION_TEXTS
 from files import UserError
 
 
@@ -65,8 +66,8 @@ def main(argv: list[str] | None = None) -> None:
     args.max_seq_length = args.max_seq_length or made_from["max_seq_length"]
     if args.precision == "auto":  # what the index was made in, on whichever machine
         args.precision = made_from["precision"]
-    encoder, own = open_encoder(args, [saved.texts[i] for i in range(min(len(saved.texts), CHUNK))])
-    store.check_made_from(own)
+    encoder, own = open_encoder(args, [saved.texts[i] for i in range(min(len(saved.texts), CALIBRATION_TEXTS))])
+    store.check_made_from(saved, own)
     name = args.ann_engine or next(iter(store.saved_engines(saved)), "flat")
 
     def answer(texts: list[str]) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
-import platform
 import statistics
 import sys
 from pathlib import Path
@@ -27,7 +26,8 @@ import numpy as np
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
 from encode_contestants import CONTESTANTS, Run, prepare
-from encode_worker import BATCH_SIZE, CHECKED, MAX_SEQ_LENGTH, cores
+from encode_worker import BATCH_SIZE, CHECKED, MAX_SEQ_LENGTH
+from machine import describe_machine
 
 import cli
 from data import read_texts
@@ -35,7 +35,6 @@ from files import UserError, whole_file, write_json
 
 CALIBRATION = 300  # texts, as many as sentence-transformers takes by default
 LEAST_COSINE = {"fp32": 0.999, "bf16": 0.98, "int8": 0.98}
-CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8")
 
 
 @cli.entry_point
@@ -58,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         cli.notice("without --peers_python sentence-transformers and ONNX Runtime are left out")
         chosen = [contestant for contestant in chosen if not contestant.of_peers]
     pythons = {False: sys.executable, True: args.peers_python}
-    machine = _describe_machine()
+    machine = {**describe_machine(), "load_before": os.getloadavg()[0]}
     broken = prepare(chosen, folder, pythons)
     runs = [Run(contestant, folder, pythons[contestant.of_peers], args.time_limit) for contestant in chosen]
     _race(runs, broken, len(texts[: args.texts]), args.rounds)
@@ -168,22 +167,12 @@ def _describe_workload(folder: Path) -> dict[str, Any]:
             else None}
 
 
-def _describe_machine() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-    fields = {name.strip(): value.strip() for name, value in fields.items()}
-    flags = fields.get("flags", "").split()
-    return {"cpu": fields.get("model name", platform.processor() or platform.machine()), "cores": cores(),
-            "flags": [flag for flag in CPU_FLAGS if flag in flags], "load_before": os.getloadavg()[0],
-            "system": platform.platform()}
-
-
 def _markdown(report: dict[str, Any]) -> str:
     machine, work, settings = report["machine"], report["workload"], report["settings"]
     lines = [
         f"ERNIE 3.0 {settings['encoder']} (random weights, seed {settings['seed']}), {work['texts']} texts "
         f"({work['different_token_sequences']} different), {work['tokens']} tokens, batches of "
-        f"{settings['batch_size']}, {settings['rounds']} rounds; {machine['cpu']}, {machine['cores']} cores, "
+        f"{settings['batch_size']}, {settings['rounds']} rounds; {machine['processor']}, {machine['cores']} cores, "
         f"{', '.join(machine['flags'])}.", "",
         "| contestant | precision | measured | threads (busy) | texts/s | min | max | x reference | x ours | cosine "
         "(min) | remarks |",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import statistics
 
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
+from encode_worker import cores
+
+FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8")
 PACKAGES = ("paddlepaddle", "paddlenlp", "openvino", "nncf", "hnswlib", "faiss-cpu", "pymilvus", "milvus-lite", "numpy")
 
 median = statistics.median
@@ -25,10 +26,9 @@ def describe_machine() -> dict:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    cores = len(os.sched_getaffinity(0))
-    return {"processor": facts.get("model name", platform.processor()), "flags": flags, "cores": cores,
+    return {"processor": facts.get("model name", platform.processor()), "flags": flags, "cores": cores(),
             "python": platform.python_version(), "versions": versions,
-            "summary": "; ".join([f"{facts.get('model name')}, {cores} cores, {' '.join(flags)}",
+            "summary": "; ".join([f"{facts.get('model name')}, {cores()} cores, {' '.join(flags)}",
                                   f"Python {platform.python_version()}",
                                   ", ".join(f"{name} {version}" for name, version in versions.items())])}
 

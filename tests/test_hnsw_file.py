@@ -20,7 +20,8 @@ for line in open(sys.argv[1]):
     engine = HnswIndex(vectors.shape[1], int(m), 100)
     engine.graph.load_index(path, max_elements=len(vectors))
     index = TextIndex(Vectors([vectors]), np.zeros((0, 2), np.int64))
-    print(share_of_exact(index, engine, vectors[:50], min(10, len(vectors))), flush=True)
+    found, _ = index.search(engine, vectors[:50], min(10, len(vectors)))
+    print(share_of_exact(index, vectors[:50], found), flush=True)
 """
 
 

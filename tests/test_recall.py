@@ -150,7 +150,7 @@ def test_manifest_names_what_an_index_is_made_from(trained, pair_file, corpus_fi
 def test_the_share_of_exact_is_told_of_the_wanted_number(trained, pair_file, corpus_file, tmp_path, monkeypatch, capsys):
     import ann_util
 
-    monkeypatch.setattr(ann_util, "share_of_exact", lambda index, engine, queries, k: k * len(queries) / 1000)
+    monkeypatch.setattr(ann_util, "share_of_exact", lambda index, queries, found: found.size / 1000)
     run(trained, pair_file, corpus_file, tmp_path / "o", "--recall_num", "7")
     assert "hnsw: 11.20 % of the exact top 7 found, on 16 sources" in capsys.readouterr().err
 
