@@ -18,6 +18,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,6 +162,9 @@ def make_export(folder: Path, params_path: str, model_name_or_path: str | None, 
     checkpoint = load_checkpoint(params_path, 3, model_name_or_path)
     positions = positions_of(checkpoint.model.ptm.config)
     make_folder(folder.parent)
+    for left in folder.parent.glob(f".{folder.name}.*"):  # by a killed run, if it is old; a younger one may be at work
+        if time.time() - left.stat().st_mtime > 86400:
+            shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         try:

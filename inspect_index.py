@@ -30,10 +30,10 @@ def main(argv: list[str] | None = None) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; name one of an index, a checkpoint or an export")
     manifest, kind = find_manifest(folder)
+    about = check(folder, kind)
     print(f"{folder}: {kind}")
     show({name: value for name, value in read_json(manifest).items() if name not in ("sha256", "files", "parts")})
-    check(folder, kind)
-    print(f"files: {size_of(folder)}\nwhole: every file is there, with the SHA-256 that its manifest gives")
+    print(f"{about}files: {size_of(folder)}\nwhole: every file is there, with the SHA-256 that its manifest gives")
 
 
 def find_manifest(folder: Path) -> tuple[Path, str]:
@@ -47,8 +47,8 @@ def find_manifest(folder: Path) -> tuple[Path, str]:
     raise UserError(f"{folder}: holds no manifest of an index, a checkpoint or an export; name another folder")
 
 
-def check(folder: Path, kind: str) -> None:
-    """Raise UserError for the first file that is missing or damaged."""
+def check(folder: Path, kind: str) -> str:
+    """Raise UserError for the first file that is missing or damaged; returns what else is to be said."""
     if kind == "a checkpoint":
         checkpoint.fingerprint_of(str(folder / checkpoint.WEIGHTS))
         checkpoint.read_state_dict(folder / checkpoint.WEIGHTS)
@@ -57,11 +57,12 @@ def check(folder: Path, kind: str) -> None:
 
         store = IndexStore(folder, strict=True, read_only=True)
         saved = store.open()
-        print(f"texts: {len(saved.texts)} in {len(saved.facts['parts'])} part(s), the first: {saved.texts[0]}")
         for name in store.saved_engines(saved):
             store.open_saved_engine(name, saved).close()
+        return f"texts: {len(saved.texts)} in {len(saved.facts['parts'])} part(s), the first: {saved.texts[0]}\n"
     else:
         export.read_export(folder)
+    return ""
 
 
 def show(facts: dict, indent: str = "") -> None:

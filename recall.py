@@ -134,6 +134,8 @@ def run(args, pairs: list[tuple[str, str]], corpus: Corpus, result: Path, index_
     mine = [] if merging else [part for part in plan.parts[shard::shards] if part in plan.missing]
     rate = texts_per_second(encoder, sample) if mine else 0
     notice(describe_plan(corpus, plan.parts, mine, rate, shards, made_from["dimension"], args))
+    if merging and plan.missing:
+        notice(f"  missing {len(plan.missing)} part(s), which --shard 0 to --shard {shards - 1} have to encode")
     if args.dry_run:
         return
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,8 +65,8 @@ def main(argv: list[str] | None = None) -> None:
     saved = store.open()
     made_from = saved.facts["vectors"]
     args.max_seq_length = args.max_seq_length or made_from["max_seq_length"]
-    if args.precision == "auto":  # what the index was made in, on whichever machine
-        args.precision = made_from["precision"]
+    if args.precision == "auto" and not os.path.isdir(args.params_path):  # an export has a precision of its own
+        args.precision = made_from["precision"]  # what the index was made in, on whichever machine
     encoder, own = open_encoder(args, [saved.texts[i] for i in range(min(len(saved.texts), CALIBRATION_TEXTS))])
     store.check_made_from(saved, own)
     name = args.ann_engine or next(iter(store.saved_engines(saved)), "flat")

@@ -173,6 +173,16 @@ def test_an_export_is_made_once_and_only_for_its_checkpoint(checkpoint, real, tm
     assert sorted(path.name for path in (other / "export").iterdir()) == [folder.name]
 
 
+def test_what_killed_exports_left_is_removed_when_it_is_old(checkpoint):
+    old, young = (checkpoint / "export" / f".openvino-fp32.{name}" for name in ("old", "young"))
+    for left in (old, young):
+        left.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    shutil.rmtree(checkpoint / "export" / "openvino-fp32", ignore_errors=True)
+    open_fp32(checkpoint)
+    assert young.is_dir() and not old.exists()
+
+
 def test_a_damaged_export_is_made_again(checkpoint, capsys):
     open_fp32(checkpoint)
     folder, = (checkpoint / "export").iterdir()

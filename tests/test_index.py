@@ -265,7 +265,7 @@ def test_smaller_vectors_find_the_same(trained, pair_file, tmp_path, dtype):
     (["--ann_engine", "flat"], ["the vectors stay on disk", "0 bytes of index"]),
     (["--ann_engine", "flat", "--vector_dtype", "float16"], ["memory +41.0 kB of float16 vectors"]),
     (["--ann_engine", "flat", "--vector_dtype", "int8"], ["memory +20.8 kB of int8 vectors"]),
-    (["--num_shards", "4", "--index_dir", "ix"], ["80 texts .* in 4 part.s., 0 in 0"]),
+    (["--num_shards", "4", "--index_dir", "ix"], ["80 texts .* in 4 part.s., 0 in 0", "missing 4 part.s., which --shard 0 to --shard 3"]),
     (["--num_shards", "4", "--shard", "1", "--index_dir", "ix"], ["80 texts .* in 4 part.s., 20 in 1", "1 of 4"]),
     (["--index_dir", "ix", "--append_corpus", "new.txt"], ["113 texts .* in 1 part.s., 113 in 1 part.s. to encode"]),
 ])
