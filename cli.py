@@ -219,7 +219,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
                         help="only checked: must be the dimension that the checkpoint was trained with")
     parser.add_argument("--max_seq_length", type=positive_int, default=64, help="tokens kept of a text")
     parser.add_argument("--batch_size", type=positive_int, default=64,
-                        help="texts of full length encoded at once; of shorter ones more, up to as many tokens")
+                        help="texts of full length encoded at once, at most; of shorter ones more, up to as many "
+                             "tokens; a CPU takes no more than fit its caches")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16", "int8"], default="auto",
                         help="auto is the fastest that the processor has at no loss in recall; fp16 is for GPUs, int8 "
                              "for CPUs")

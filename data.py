@@ -8,7 +8,6 @@ for some texts.
 from __future__ import annotations
 
 import codecs
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Callable
@@ -127,32 +126,6 @@ def read_texts(path: str) -> list[str]:
         return None if len(columns) == 1 else "there is a TAB inside the text"
 
     return [columns[0] for columns in read_records(path, "each line is one text, without a TAB", check)]
-
-
-@dataclass
-class Corpus:
-    """A corpus with equal texts folded.
-
-    Attributes:
-        texts: the different texts, in the order of their first line.
-        text_of_line: int32 array, for each line of the file the position of its text in `texts`.
-        sha256: of the texts in their order, so of what the index is built from.
-    """
-
-    texts: list[str]
-    text_of_line: np.ndarray
-    sha256: str
-
-
-def read_corpus(path: str) -> Corpus:
-    """Read the recall corpus, one text a line, and fold the lines that are equal."""
-    lines = read_texts(path)
-    position: dict[str, int] = {}
-    text_of_line = np.fromiter((position.setdefault(text, len(position)) for text in lines), np.int32, len(lines))
-    digest = hashlib.sha256()
-    for text in lines:  # of all lines, not only the different ones: text_of_line hangs on them too
-        digest.update(text.encode() + b"\n")
-    return Corpus(list(position), text_of_line, digest.hexdigest())
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
@@ -31,7 +32,8 @@ class Encoder:
 
     Args:
         runner: runs the model (see inference.py).
-        batch_size: texts of full length a batch; of shorter ones a batch takes more, up to the same number of tokens.
+        batch_size: texts of full length a batch, at most; of shorter ones a batch takes more, up to the same number of
+            tokens, or to as many as the runner takes well.
         max_seq_length: tokens that the tokenizer keeps of a text.
 
     Attributes:
@@ -40,7 +42,7 @@ class Encoder:
 
     def __init__(self, runner: Runner, tokenizer: Tokenizer, batch_size: int, max_seq_length: int) -> None:
         self.runner, self.tokenizer = runner, tokenizer
-        self.token_budget = batch_size * max_seq_length
+        self.token_budget = min(batch_size * max_seq_length, runner.most_tokens or sys.maxsize)
         self.tokenless = 0
 
     def encode(self, texts: Sequence[str], progress: str | None = None, shared: bool = False) -> np.ndarray:

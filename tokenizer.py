@@ -49,7 +49,7 @@ class Tokenizer:
 
         A text without tokens keeps these two.
         """
-        return [encoding.ids for encoding in self._backend.encode_batch(list(texts))]
+        return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts))]
 
 
 def _wordpiece(path: Path, lowercase: bool):

@@ -5,10 +5,10 @@ from conftest import PROJECT, SHARED_DATA, byte_level_bpe_folder, make_encoder_f
 from data import (
     epoch_batches,
     pad_batch,
-    read_corpus,
     read_lines,
     read_pairs,
     read_text_pairs,
+    read_texts,
     read_train_set,
 )
 from files import UserError
@@ -47,8 +47,8 @@ def test_unreadable_files_name_file_and_line(tmp_path, raw, words):
     (read_pairs, "a\tb\nc\td\te\n", ["line 2", "3 columns"]),
     (read_pairs, "a\tb\n\nc\td\n", ["line 2", "the line is empty"]),
     (read_pairs, "a\tb\n\tc\n", ["line 2", "column 1 is empty"]),
-    (read_corpus, "a\nb\tc\n", ["line 2", "TAB"]),
-    (read_corpus, "a\n\nb\n", ["line 2", "the line is empty"]),
+    (read_texts, "a\nb\tc\n", ["line 2", "TAB"]),
+    (read_texts, "a\n\nb\n", ["line 2", "the line is empty"]),
     (read_train_set, "a\tb\nc\t\td\n\te\n \tf\n", ["line 2", "column 2 (target)", "also line 3, 4"]),
     (read_train_set, "a\tb\nc\td\t\n", ["line 2", "column 3 (negative 1)"]),
     (read_text_pairs, "a\tb\t1\nc\td\n", ["line 2", "2 columns where the first line has 3"]),
@@ -60,13 +60,6 @@ def test_bad_lines_are_named(tmp_path, read, text, words):
         read(write(tmp_path / "f.tsv", text))
     for word in ["f.tsv", *words]:
         assert word in str(error.value)
-
-
-def test_corpus_folds_equal_lines_and_keeps_their_ids(tmp_path):
-    corpus = read_corpus(write(tmp_path / "c", "b\na\nb\n A\na\n"))
-    assert corpus.texts == ["b", "a", " A"]
-    assert corpus.text_of_line.tolist() == [0, 1, 0, 2, 1]
-    assert corpus.sha256 != read_corpus(write(tmp_path / "d", "b\na\n A\n")).sha256
 
 
 def test_train_set_knows_all_positives_of_a_source(tmp_path):
