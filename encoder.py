@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from checkpoint import fingerprint_of, load_checkpoint
 from cli import notice, rank, world_size
-from data import pad_batch
 from export import open_export
 from files import UserError
 from inference import DygraphRunner, Runner
@@ -26,9 +25,9 @@ CHUNK = 65_536  # texts that are tokenized and sorted by length together
 class Encoder:
     """Embeds texts with a trained model.
 
-    Equal token sequences of a chunk are encoded once, so texts that the tokenizer can't tell apart get the very same
-    vector. Batches are made of texts of similar length, so little is spent on padding. While a chunk is computed, the
-    next one is tokenized.
+    Batches hold texts of one length, so nothing is spent on padding, and a text's vector does not hang on the texts
+    beside it: on a CPU it is the same to the last bit, alone or among millions. Equal token sequences of a chunk are
+    encoded once. While a chunk is computed, the next one is tokenized.
 
     Args:
         runner: runs the model (see inference.py).
@@ -105,26 +104,26 @@ class Encoder:
         position: dict[tuple[int, ...], int] = {}
         place_of_text = np.array([position.setdefault(tuple(ids), len(position)) for ids in token_ids])
         done(len(token_ids) - len(position))
-        order, batches = self._batches(list(position))
-        padded = (pad_batch(batch, self.tokenizer.pad_id) for batch in batches)
+        different = list(position)
+        batches = self._batches(np.array([len(ids) for ids in different]))
+        filled = (np.array([different[i] for i in rows]) for rows in batches)
         vectors = np.empty((len(position), self.runner.dimension), dtype=np.float32)
-        vectors[order] = np.concatenate(self.runner.run(padded, done))
+        outputs = self.runner.run(((ids, np.ones(ids.shape, dtype=np.float32)) for ids in filled), done)
+        vectors[np.concatenate(batches)] = np.concatenate(outputs)
         if not np.isfinite(vectors).all():
             raise UserError("the model gives vectors that are not finite (NaN); its training has diverged: take an "
                             "earlier checkpoint")
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # half precision leaves them off by some 1e-3
         return vectors[place_of_text]
 
-    def _batches(self, token_ids: list[tuple[int, ...]]) -> tuple[np.ndarray, list[list[tuple[int, ...]]]]:
-        """Longest first, so that too little memory shows at once: the order, and the batches cut from it."""
-        lengths = np.array([len(ids) for ids in token_ids])
+    def _batches(self, lengths: np.ndarray) -> list[np.ndarray]:
+        """Numbers of texts of one length each, the longest first, so that too little memory shows at once."""
         order = np.argsort(-lengths, kind="stable")
-        batches, start = [], 0
-        while start < len(order):
-            end = start + max(1, self.token_budget // int(lengths[order[start]]))
-            batches.append([token_ids[i] for i in order[start:end]])
-            start = end
-        return order, batches
+        batches = []
+        for same in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+            size = max(1, self.token_budget // int(lengths[same[0]]))
+            batches += [same[i : i + size] for i in range(0, len(same), size)]
+        return batches
 
 
 def open_encoder(args, sample: Sequence[str]) -> tuple[Encoder, dict]:

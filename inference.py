@@ -71,10 +71,9 @@ class OpenVinoRunner:
         import openvino
 
         self.dimension = dimension
-        kind = "bf16" if precision == "bf16" or (precision == "int8" and processor_has("avx512_bf16")) else "f32"
         model = openvino.Core().compile_model(str(folder / "model.xml"), "CPU", {
             "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(threads), "INFERENCE_NUM_THREADS": str(threads),
-            "INFERENCE_PRECISION_HINT": kind})
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"})
         self.queue = openvino.AsyncInferQueue(model, threads + 1)  # one waits while the others compute
 
     def run(self, batches: Iterable[Batch], done: Callable[[int], Any]) -> list[np.ndarray]:

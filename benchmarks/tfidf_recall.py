@@ -19,7 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cli
-from data import read_corpus, read_pairs
+from data import read_pairs, read_texts
 from files import whole_file
 
 BLOCK = 256  # sources at once: their scores over the corpus are dense
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    pairs, texts = read_pairs(args.pair_file), read_corpus(args.corpus_file).texts
+    pairs, texts = read_pairs(args.pair_file), list(dict.fromkeys(read_texts(args.corpus_file)))
     vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), dtype=np.float32)
     corpus = vectorizer.fit_transform(texts)
     with whole_file(args.recall_result_file) as file:

@@ -111,7 +111,7 @@ def test_many_batches_stand_in_their_order(exported, texts, right):
 
 
 def test_order_and_duplicates_are_kept(exported, texts, monkeypatch):
-    """Also over chunks, batch sizes and texts that differ in nothing that the tokenizer sees."""
+    """A vector hangs on its text alone: not on chunks, batch sizes, and the texts beside it."""
     opened, least = exported
     several = [*texts[:50], "ABC 和 密码", "abc 和密码"]
     some = encoder_of(opened).encode(several)
@@ -119,9 +119,10 @@ def test_order_and_duplicates_are_kept(exported, texts, monkeypatch):
     order = np.random.default_rng(0).integers(len(several), size=300)
     shuffled = encoder_of(opened).encode([several[i] for i in order])
     assert all(np.array_equal(shuffled[i], shuffled[j]) for i, j in zip(range(300), [list(order).index(o) for o in order]))
-    assert_near(shuffled, some[order], least)
     monkeypatch.setattr(encoder, "CHUNK", 7)
-    assert_near(encoder_of(opened, batch_size=1).encode(several), some, least)
+    alone = np.concatenate([encoder_of(opened).encode([text]) for text in several])
+    for found, expected in ((shuffled, some[order]), (encoder_of(opened, batch_size=1).encode(several), some), (alone, some)):
+        assert np.abs(found - expected).max() <= {"openvino": 0, "paddle": 1e-6}[opened.runtime]
 
 
 @pytest.mark.parametrize("length", [LENGTH, 3])
@@ -238,9 +239,9 @@ def test_an_export_needs_no_paddlenlp(trained, checkpoint, pair_file, tmp_path, 
     corpus = write(tmp_path / "texts", "".join(f"{text}\n" for text in TARGETS))
     result = run_process("python", "-c", WITHOUT_PADDLE, str(alone), pair_file, corpus, str(tmp_path / "out"))
     assert result.returncode == 0 and result.stdout.splitlines()[-1] == f"[0, 0, 0, 0] {loaded}", result.stdout + result.stderr
-    assert np.abs(np.load(tmp_path / "out.npy") - vectors_of(trained, TARGETS, tmp_path)).max() < 1e-5
+    assert np.abs(np.load(tmp_path / "out.npy") - vectors_of(trained, TARGETS, tmp_path, "--precision", "fp32")).max() < 1e-5
     rows = [line.split("\t") for line in (tmp_path / "out" / "recall_result.txt").read_text().splitlines()]
-    expected = run(trained, pair_file, corpus, tmp_path / "o", "--recall_num", "3")  # from the checkpoint itself
+    expected = run(trained, pair_file, corpus, tmp_path / "o", "--recall_num", "3", "--precision", "fp32")  # from the checkpoint
     assert [row[:2] for row in rows] == [row[:2] for row in expected]
 
 

@@ -21,9 +21,9 @@ def flags_of(trained, pair, corpus, out, *flags: str) -> list[str]:
             "--recall_result_dir", str(out), "--max_seq_length", "32", "--hnsw_m", "16", *flags]
 
 
-def vectors_of(trained, texts, tmp_path) -> np.ndarray:
+def vectors_of(trained, texts, tmp_path, *flags: str) -> np.ndarray:
     out = tmp_path / "v.npy"
-    assert predict.main(["--device", "cpu", "--params_path", trained, "--max_seq_length", "32", "--text_file",
+    assert predict.main(["--device", "cpu", "--params_path", trained, "--max_seq_length", "32", *flags, "--text_file",
                          write(tmp_path / "texts", "".join(f"{t}\n" for t in texts)), "--output_embeddings",
                          str(out)]) == 0
     return np.load(out)

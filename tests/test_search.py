@@ -33,7 +33,10 @@ def saved(trained, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(index_store, "PART", 30)
         rows = run(trained, pairs, corpus, base / "o", "--index_dir", str(base / "ix"), "--keep_self", "--recall_num", "10")
-    return SimpleNamespace(folder=base / "ix", rows=rows, params=trained, pairs=pairs, corpus=corpus)
+    precision = json.loads((base / "ix" / "manifest.json").read_text())["vectors"]["precision"]  # auto's, of this machine
+    export, = (Path(trained).parent / "export").glob(f"*-{precision}")
+    return SimpleNamespace(folder=base / "ix", rows=rows, params=trained, pairs=pairs, corpus=corpus, precision=precision,
+                           export=export)
 
 
 @pytest.fixture
@@ -209,16 +212,15 @@ def test_an_export_in_another_precision_than_the_index_is_named(saved, copied, f
 
     for path in (copied / "parts").glob("*.json"):
         facts = read_manifest(path, 1, "")
-        facts["made_from"]["precision"] = "int8"
+        facts["made_from"]["precision"] = "other"
         write_manifest(path, facts)
     facts = read_manifest(copied / "manifest.json", 3, "")
-    facts["vectors"]["precision"] = "int8"
+    facts["vectors"]["precision"] = "other"
     facts["parts"] = [[first, end, json.loads((copied / "parts" / f"{first:010d}-{end:010d}.json").read_text())["sha256"]]
                       for first, end, _ in facts["parts"]]
     write_manifest(copied / "manifest.json", facts)
-    export = next((Path(saved.params).parent / "export").glob("*-fp32"))
-    line = failure(search.main, ["--device", "cpu", "--index_dir", str(copied), "--params_path", str(export), "--query", "a"])
-    assert "--precision int8 there, fp32 in this run" in line
+    line = failure(search.main, ["--device", "cpu", "--index_dir", str(copied), "--params_path", str(saved.export), "--query", "a"])
+    assert f"--precision other there, {saved.precision} in this run" in line
 
 
 def inspect(folder, capsys, code: int = 0) -> tuple[str, str]:
@@ -229,18 +231,17 @@ def inspect(folder, capsys, code: int = 0) -> tuple[str, str]:
 
 def test_inspect_tells_what_a_folder_is(saved, capsys):
     checkpoint = Path(saved.params).parent
-    for folder, words in ((saved.folder, ["an index", "max_seq_length: 32", "precision: fp32", "texts: 84 in 3 part(s)", "hnsw_m: 16",
+    for folder, words in ((saved.folder, ["an index", "max_seq_length: 32", f"precision: {saved.precision}", "texts: 84 in 3 part(s)", "hnsw_m: 16",
                                           TEXTS[0]]),
                           (checkpoint, ["a checkpoint", "pooling: mean", "strategy: batch_neg", "step: 8"]),
-                          (next((checkpoint / "export").glob("*-fp32")), ["an export", "precision: fp32", "least_cosine: "])):
+                          (saved.export, ["an export", f"precision: {saved.precision}", "least_cosine: "])):
         out, err = inspect(folder, capsys)
         assert "error" not in err and out.splitlines()[-1].startswith("whole: ") and all(word in out for word in [str(folder), *words]), out
 
 
 def test_inspect_names_what_is_wrong(saved, copied, tmp_path, capsys):
     checkpoint = Path(shutil.copytree(Path(saved.params).parent, tmp_path / "ck"))
-    export = next((checkpoint / "export").glob("*-fp32"))
-    for folder in (copied, checkpoint, export):
+    for folder in (copied, checkpoint, checkpoint / "export" / saved.export.name):
         for path in sorted(path for path in folder.rglob("*") if path.is_file() and (folder != checkpoint or "export" not in path.parts)):
             whole = path.read_bytes()
             for damaged in (whole[:-2], whole[: len(whole) // 2] + b"\xff" + whole[len(whole) // 2 + 1 :], b"", None):
