@@ -23,10 +23,10 @@ class FlatIndex:
         on_gpu: compute with Paddle on its device, otherwise with NumPy.
     """
 
-    CORPUS_BLOCK, QUERIES = 4096, 256  # a block of scores is 4 MB, so that it is still in the cache when it is compared
-
     def __init__(self, dtype: str = "float32", on_gpu: bool = False) -> None:
         self.dtype, self.on_gpu = dtype, on_gpu
+        # Vectors at once. The scores of 1,024 by 1,024 are 4 MB: still in the cache when they are compared.
+        self.block = 16_384 if on_gpu else 1024
         self.oversampling = {"float32": 1, "float16": 2, "int8": 4}[dtype]
         self.compressed: list[tuple[int, np.ndarray, np.ndarray]] = []
 
@@ -38,7 +38,7 @@ class FlatIndex:
         self.vectors = vectors
         if self.dtype != "float32":
             self.compressed += [(first, *_compress(block, self.dtype))
-                                for first, block in vectors.blocks(start, self.CORPUS_BLOCK)]
+                                for first, block in vectors.blocks(start, self.block)]
         return self
 
     def save(self, folder: Path) -> dict:
@@ -65,7 +65,7 @@ class FlatIndex:
             return np.concatenate(list(pool.map(lambda share: self._search_share(share, k), shares)))
 
     def _search_share(self, queries: np.ndarray, k: int) -> np.ndarray:
-        tops = [_RunningTop(queries[i : i + self.QUERIES], k) for i in range(0, len(queries), self.QUERIES)]
+        tops = [_RunningTop(queries[i : i + QUERY_BLOCK], k) for i in range(0, len(queries), QUERY_BLOCK)]
         for first, block in self._float_blocks():
             for top in tops:
                 top.push(first, top.queries @ block.T)
@@ -73,7 +73,7 @@ class FlatIndex:
 
     def _float_blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         if self.dtype == "float32":
-            yield from self.vectors.blocks(rows=self.CORPUS_BLOCK)
+            yield from self.vectors.blocks(rows=self.block)
         for first, codes, scales in self.compressed:
             yield first, codes.astype(np.float32) * scales
 
@@ -102,13 +102,16 @@ def _compress(block: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _RunningTop:
-    """The k best of each query among the scores pushed so far; candidates are gathered and sorted out now and then."""
+    """The k best of each query among the scores pushed so far.
+
+    Candidates are gathered; now and then those are dropped that have k better ones. `ids` needs k pushed or more.
+    """
 
     def __init__(self, queries: np.ndarray, k: int) -> None:
         self.queries, self.k = queries, k
-        self.bound = np.full((len(queries), 1), -np.inf, dtype=np.float32)  # of the k-th best at the last sorting
+        self.bound = np.full((len(queries), 1), -np.inf, dtype=np.float32)  # at or below the k-th best
         self.kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # rows, ids, scores
-        self.waiting = 0
+        self.waiting = 0  # candidates since the bound was found
 
     def push(self, first: int, scores: np.ndarray) -> None:
         """Take the scores [Q, n] of the vectors from id `first` on."""
@@ -119,25 +122,27 @@ class _RunningTop:
             bound = np.nextafter(best[:, None], np.float32(-np.inf))
         found = np.flatnonzero(scores > bound)  # of the flat array: many times faster than two-dimensional nonzero
         rows, columns = np.divmod(found, scores.shape[1])
-        self.kept.append((rows, columns + first, scores.ravel()[found]))
+        self.kept.append((rows.astype(np.uint16), columns + first, scores.ravel()[found]))
         self.waiting += len(found)
-        if self.waiting > 3 * self.k * len(self.queries):
-            self._sort_out()
+        if self.waiting > 2 * self.k * len(self.queries):
+            self._raise_bound()
 
-    def _sort_out(self) -> None:
+    def _raise_bound(self) -> None:
+        """Find the k-th best of each query and drop what is below; equal ones stay, for ids to decide in the end."""
         rows, ids, scores = (np.concatenate(arrays) for arrays in zip(*self.kept))
-        order = np.lexsort((ids, -scores, rows))
-        rows, ids, scores = rows[order], ids[order], scores[order]
-        starts = np.searchsorted(rows, np.arange(len(self.queries)))
-        place = np.arange(len(rows)) - starts[rows]
-        last = starts + self.k - 1
-        full = np.append(starts[1:], len(rows)) > last
-        self.bound[full, 0] = scores[last[full]]
-        keep = place < self.k
+        order = np.argsort(rows, kind="stable")  # of 16 bits: a radix sort
+        grouped = rows[order]
+        place = np.arange(len(rows)) - np.searchsorted(grouped, np.arange(len(self.queries)))[grouped]
+        table = np.full((len(self.queries), max(self.k, place.max() + 1)), -np.inf, dtype=np.float32)
+        table[grouped, place] = scores[order]
+        self.bound = np.partition(table, -self.k, axis=1)[:, -self.k, None]
+        keep = scores >= self.bound[rows, 0]
         self.kept = [(rows[keep], ids[keep], scores[keep])]
-        self.waiting = int(keep.sum())
+        self.waiting = 0
 
     def ids(self) -> np.ndarray:
         """Ids [Q, k], best first, ties by id."""
-        self._sort_out()
-        return self.kept[0][1].reshape(len(self.queries), self.k)
+        rows, ids, scores = (np.concatenate(arrays) for arrays in zip(*self.kept))
+        order = np.lexsort((ids, -scores, rows))
+        starts = np.searchsorted(rows[order], np.arange(len(self.queries)))
+        return ids[order][starts[:, None] + np.arange(self.k)]

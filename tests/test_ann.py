@@ -7,6 +7,7 @@ import pytest
 
 from ann_util import FlatIndex, HnswIndex, TextIndex, find_repeated, share_of_exact
 from files import UserError
+from flat_index import _RunningTop
 from parts import Vectors
 
 
@@ -178,3 +179,18 @@ def test_a_graph_that_came_out_short_is_refused(tmp_path, file_size_limit):
     with file_size_limit(1000), pytest.raises(UserError, match="cannot write .*hnsw-60.bin.*bytes arrived"):
         engine.save(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("k", [1, 7, 100])
+@pytest.mark.parametrize("levels", [2, 50, 10**9])
+def test_the_running_top_is_that_of_a_stable_sort(k, levels):
+    """Few different scores, so that most are ties at the bound; blocks smaller and larger than k."""
+    rng = np.random.default_rng(k)
+    scores = (rng.integers(-levels, levels, size=(33, 5000)) / levels).astype(np.float32)
+    scores[3] = scores[4, 0]
+    top, first = _RunningTop(np.zeros((33, 4), dtype=np.float32), k), 0
+    while first < 5000:
+        block = scores[:, first : first + int(rng.integers(1, 400))]
+        top.push(first, block)
+        first += block.shape[1]
+    assert top.ids().tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
