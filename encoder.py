@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from checkpoint import fingerprint_of, load_checkpoint
 from cli import notice, rank, world_size
+from data import pad_batch
 from export import open_export
 from files import UserError
 from inference import DygraphRunner, Runner
@@ -25,7 +26,7 @@ CHUNK = 65_536  # texts that are tokenized and sorted by length together
 class Encoder:
     """Embeds texts with a trained model.
 
-    Batches hold texts of one length, so nothing is spent on padding, and a text's vector does not hang on the texts
+    Batches hold texts of one length, so little is spent on padding, and a text's vector does not hang on the texts
     beside it: on a CPU it is the same to the last bit, alone or among millions. Equal token sequences of a chunk are
     encoded once. While a chunk is computed, the next one is tokenized.
 
@@ -41,6 +42,7 @@ class Encoder:
 
     def __init__(self, runner: Runner, tokenizer: Tokenizer, batch_size: int, max_seq_length: int) -> None:
         self.runner, self.tokenizer = runner, tokenizer
+        self.max_seq_length = max_seq_length
         self.token_budget = min(batch_size * max_seq_length, runner.most_tokens or sys.maxsize)
         self.tokenless = 0
 
@@ -105,10 +107,12 @@ class Encoder:
         place_of_text = np.array([position.setdefault(tuple(ids), len(position)) for ids in token_ids])
         done(len(token_ids) - len(position))
         different = list(position)
-        batches = self._batches(np.array([len(ids) for ids in different]))
-        filled = (np.array([different[i] for i in rows]) for rows in batches)
+        lengths = self._lengths(different)
+        batches = self._batches(lengths)
+        outputs = self.runner.run(
+            (pad_batch([different[i] for i in rows], self.tokenizer.pad_id, lengths[rows[0]]) for rows in batches),
+            lambda number: done(len(set(batches[number].tolist()))))
         vectors = np.empty((len(position), self.runner.dimension), dtype=np.float32)
-        outputs = self.runner.run(((ids, np.ones(ids.shape, dtype=np.float32)) for ids in filled), done)
         vectors[np.concatenate(batches)] = np.concatenate(outputs)
         if not np.isfinite(vectors).all():
             raise UserError("the model gives vectors that are not finite (NaN); its training has diverged: take an "
@@ -116,14 +120,31 @@ class Encoder:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # half precision leaves them off by some 1e-3
         return vectors[place_of_text]
 
+    def _lengths(self, token_ids: Sequence[Sequence[int]]) -> np.ndarray:
+        """The length at which each text is computed: its own, or for few shapes the next even one, with padding."""
+        lengths = np.array([len(ids) for ids in token_ids])
+        return np.minimum(lengths + lengths % 2, self.max_seq_length) if self.runner.few_shapes else lengths
+
     def _batches(self, lengths: np.ndarray) -> list[np.ndarray]:
-        """Numbers of texts of one length each, the longest first, so that too little memory shows at once."""
+        """Numbers of texts of one length each, the longest first, so that too little memory shows at once.
+
+        For few shapes a batch that would not be full has one of three smaller sizes, filled up with texts it has.
+        """
         order = np.argsort(-lengths, kind="stable")
         batches = []
         for same in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
-            size = max(1, self.token_budget // int(lengths[same[0]]))
-            batches += [same[i : i + size] for i in range(0, len(same), size)]
+            full = max(1, self.token_budget // int(lengths[same[0]]))
+            while len(same):
+                size = _size_for(len(same), full) if self.runner.few_shapes else min(full, len(same))
+                batches.append(np.resize(same[:size], size))
+                same = same[size:]
         return batches
+
+
+def _size_for(texts: int, full: int) -> int:
+    """The size of the next batch of so many texts: full, a quarter of it, or for the last of few texts 8 or 1."""
+    quarter = -(-full // 4)
+    return full if texts >= full else next((size for size in (1, 8) if texts <= size < quarter), quarter)
 
 
 def open_encoder(args, sample: Sequence[str]) -> tuple[Encoder, dict]:
