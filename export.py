@@ -112,8 +112,12 @@ def _usable(folder: Path, fingerprint: str) -> dict | None:
 
 
 def _set_by_few(facts: dict, sample: Sequence[str]) -> bool:
-    """Whether the ranges of an int8 export are those of few texts, as a first run had them, and there are more now."""
-    return facts["precision"] == "int8" and facts.get("calibrated_on", 0) < min(CALIBRATION_TEXTS // 4, len(sample))
+    """Whether the ranges of an int8 export are those of few texts, as a first run had them, and there are far more now.
+
+    Not for a few more: an index that grows keeps the export that its first vectors were made with.
+    """
+    enough = max(1, min(CALIBRATION_TEXTS, len(sample)) // 4)
+    return facts["precision"] == "int8" and facts.get("calibrated_on", 0) < enough
 
 
 def read_export(folder: Path) -> dict:
