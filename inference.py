@@ -23,6 +23,9 @@ Batch = tuple[np.ndarray, np.ndarray]  # token ids int64 [B, L], mask float32 [B
 # Tokens of a batch on a CPU. Of 512 to 4,096 the fastest or within noise of it, for nano and medium; larger batches
 # leave the caches and, where there are few texts, one of two threads without work.
 CPU_TOKENS = 1536
+# Entries of each of OpenVINO's two caches of what it prepared for a batch shape. They hold the shapes of one pass over
+# the lengths of short texts; by default they take gigabytes, since int8 packs all weights anew for each shape.
+SHAPE_CACHE = "300"
 
 
 class Runner(Protocol):
@@ -66,20 +69,18 @@ class DygraphRunner:
 class OpenVinoRunner:
     """`model.xml` of an export, in as many streams of one thread each as there are threads.
 
-    Streams work on batches of their own, so that no operator waits for the slowest of its threads. What OpenVINO
-    prepares for a batch shape it keeps; without bounds that grows by up to 15 MB a shape (int8, ERNIE nano), for which
-    int8 packs the weights anew. These bounds hold the shapes of one pass over the lengths of short texts.
+    Streams work on batches of their own, so that no operator waits for the slowest of its threads.
     """
 
     most_tokens: int | None = CPU_TOKENS
 
     def __init__(self, folder: Path, dimension: int, precision: str, threads: int) -> None:
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "300")
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", SHAPE_CACHE)
         import openvino
 
         self.dimension, self.few_shapes = dimension, precision == "int8"
         model = openvino.Core().compile_model(str(folder / "model.xml"), "CPU", {
-            "PERFORMANCE_HINT": "THROUGHPUT", "CPU_RUNTIME_CACHE_CAPACITY": "300",
+            "PERFORMANCE_HINT": "THROUGHPUT", "CPU_RUNTIME_CACHE_CAPACITY": SHAPE_CACHE,
             "NUM_STREAMS": str(threads), "INFERENCE_NUM_THREADS": str(threads),
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"})
         self.queue = openvino.AsyncInferQueue(model, threads + 1)  # one waits while the others compute
