@@ -279,7 +279,9 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that the three training scripts have in common."""
     data = parser.add_argument_group("data")
     data.add_argument("--train_set_file", required=True, type=existing_file, metavar="FILE",
-                      help="training pairs, `source TAB target [TAB mined negative ...]` a line")
+                      help="training pairs, `source TAB target [TAB mined negative ...]` a line; or, in a file named "
+                           ".jsonl, .ndjson or .json, objects with query, pos and neg; or texts alone, one a line "
+                           "without a TAB, each its own positive")
     data.add_argument("--max_seq_length", type=positive_int, default=64, help="tokens kept of a text")
     data.add_argument("--batch_size", type=positive_int, default=64, help="pairs a step on each rank")
 

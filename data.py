@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Callable
 
 import numpy as np
@@ -42,7 +41,7 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
         raise UserError(f"{path}: the file is empty; it needs at least one line")
 
 
-class _Problems:
+class Problems:
     """Bad lines of a file, reported together: the first in full, the numbers of the next ones."""
 
     def __init__(self, path: str) -> None:
@@ -68,7 +67,7 @@ def read_records(path: str, form: str, check: Callable[[list[str]], str | None])
     Raises:
         UserError: some line is bad; its number, the fault and the wanted `form` are named.
     """
-    records, problems = [], _Problems(path)
+    records, problems = [], Problems(path)
     for number, line in read_lines(path):
         columns = line.split("\t")
         problem = "the line is empty" if not line else check(columns)
@@ -126,50 +125,6 @@ def read_texts(path: str) -> list[str]:
         return None if len(columns) == 1 else "there is a TAB inside the text"
 
     return [columns[0] for columns in read_records(path, "each line is one text, without a TAB", check)]
-
-
-@dataclass
-class TrainSet:
-    """Training rows over a table of different texts; a text is known by its position there (its id).
-
-    Attributes:
-        texts: the different texts of the file.
-        sources, targets: int64 arrays [rows], text ids.
-        negatives: for each row the text ids of its mined negatives (third and further columns).
-        positives: for each source id, the ids of all its targets in the file.
-    """
-
-    texts: list[str]
-    sources: np.ndarray
-    targets: np.ndarray
-    negatives: list[list[int]]
-    positives: dict[int, set[int]]
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-
-def read_train_set(path: str) -> TrainSet:
-    """Read training rows, `source TAB target [TAB mined negative ...]` a line.
-
-    A blank column is refused, never skipped: in `a TAB TAB b` the paraphrase b would be read as a mined negative.
-    """
-
-    def check(columns: list[str]) -> str | None:
-        if len(columns) < 2:
-            return "1 column where at least 2 belong"
-        names = ["source", "target"] + [f"negative {i}" for i in range(1, len(columns) - 1)]
-        return next((f"column {i} ({name}) is empty or blank"
-                     for i, (name, text) in enumerate(zip(names, columns), 1) if not text.strip()), None)
-
-    form = "each line is `source TAB target`, then mined negatives if any, with one TAB between them"
-    ids: dict[str, int] = {}
-    rows = [[ids.setdefault(text, len(ids)) for text in columns] for columns in read_records(path, form, check)]
-    positives: dict[int, set[int]] = {}
-    for source, target, *_ in rows:
-        positives.setdefault(source, set()).add(target)
-    sources, targets = (np.array([row[column] for row in rows], dtype=np.int64) for column in (0, 1))
-    return TrainSet(list(ids), sources, targets, [row[2:] for row in rows], positives)
 
 
 def pad_batch(token_ids: Sequence[Sequence[int]], pad_id: int, length: int = 0) -> tuple[np.ndarray, np.ndarray]:

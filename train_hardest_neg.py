@@ -7,6 +7,7 @@
 On a CPU: --device cpu, and --nproc_per_node N in place of --gpus; `python train_hardest_neg.py ...` runs one process.
 
 In:  pairs of similar texts, `source TAB target` a line; further columns are mined negatives.
+     Or JSON lines, or texts alone: see --train_set_file.
 Out: in --save_dir a folder model_STEP for each checkpoint, `latest` pointing at the newest, and train_log.jsonl.
 """
 

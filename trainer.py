@@ -24,10 +24,11 @@ from tqdm import tqdm
 
 from checkpoint import point_latest, save_checkpoint
 from cli import notice, rank, world_size
-from data import TrainSet, epoch_batches, known_positives, pad_batch, read_train_set
+from data import epoch_batches, known_positives, pad_batch
 from files import UserError, make_folder, own_folder, write_failure
 from runtime import describe_runtime, gather_rows, start_paddle
 from tokenizer import Tokenizer
+from train_data import TrainSet, read_train_set
 
 ALWAYS_LOGGED = 10  # first steps: what is wrong with a run shows there
 

@@ -2,17 +2,10 @@ import numpy as np
 import pytest
 from conftest import PROJECT, SHARED_DATA, byte_level_bpe_folder, make_encoder_folder, write
 
-from data import (
-    epoch_batches,
-    pad_batch,
-    read_lines,
-    read_pairs,
-    read_text_pairs,
-    read_texts,
-    read_train_set,
-)
+from data import epoch_batches, pad_batch, read_lines, read_pairs, read_text_pairs, read_texts
 from files import UserError
 from tokenizer import Tokenizer
+from train_data import read_train_set
 
 
 def lines_of(path, raw: bytes) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from conftest import launch, pair_lines, read_log, run_process, write
 
 import cli
-from data import read_train_set
+from train_data import read_train_set
 from trainer import make_batch
 
 

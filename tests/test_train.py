@@ -15,7 +15,7 @@ import train_hardest_neg
 import train_pairwise
 import trainer
 from checkpoint import read_state_dict
-from data import read_train_set
+from train_data import read_train_set
 from trainer import draw_negatives
 
 STRATEGIES = [train_batch_neg, train_hardest_neg, train_pairwise]
