@@ -19,7 +19,7 @@ SETTLE = 1.0  # seconds before each pass, for threads of the one before that sti
 LOAD_LIMIT = 1800  # seconds for a preparation (a static quantization takes minutes) or for loading a model
 # Variables that set threads, kernels or paths to modules: a contestant's process has none but those it is given.
 SCRUBBED = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "DNNL_", "ONEDNN_", "FLAGS_", "PADDLE_", "GLOG_",
-            "TORCH", "ATEN_", "ORT_", "OV_", "TOKENIZERS_", "PYTHONPATH", "LD_PRELOAD", "MALLOC_")
+            "TORCH", "ATEN_", "ACCELERATE_", "ORT_", "OV_", "TOKENIZERS_", "PYTHONPATH", "LD_PRELOAD", "MALLOC_")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # everything is local: don't wait for a network
 
 
@@ -79,6 +79,11 @@ PREPARATIONS: dict[str, tuple[bool, tuple[str, ...]]] = {
 }
 
 
+def default_environment() -> dict[str, str]:
+    """That of a contestant's process: nothing set that speeds one of them up or slows it down."""
+    return {**{key: value for key, value in os.environ.items() if not key.startswith(SCRUBBED)}, **OFFLINE}
+
+
 class Failure(Exception):
     """A contestant or a preparation is out; the text says why, in one line."""
 
@@ -90,11 +95,10 @@ class Worker:
                  environment: dict[str, str]) -> None:
         self.log = folder / "logs" / f"{name}.log"
         script = Path(__file__).with_name("encode_peers.py" if of_peers else "encode_paddle.py")
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(SCRUBBED)}
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 [python, str(script), str(folder), name, *command], bufsize=0, stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=log, env={**inherited, **OFFLINE, **environment})
+                stdout=subprocess.PIPE, stderr=log, env={**default_environment(), **environment})
 
     def answer(self, within: float) -> dict[str, Any]:
         """Its next answer.

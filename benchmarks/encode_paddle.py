@@ -138,17 +138,18 @@ def ours_runtime(folder: Path, precision: str) -> Model:
     return Model(lambda work: work.in_order(run([(ids, mask) for _, ids, mask in work.batches])), _omp_threads())
 
 
-def reference(folder: Path) -> Model:
-    """The form of PaddleNLP's examples/semantic_indexing/recall.py, written anew as a baseline.
+def open_example(folder: Path) -> tuple[Any, Any, list[Any]]:
+    """The form of PaddleNLP's examples/semantic_indexing, written anew as a baseline: its model and its tokenizer.
 
-    Its dygraph model, its tokenizer in Python, one text at a time, its loader with padding to the longest text of a
-    batch in file order, and no mask given: the encoder finds the padding by its id. But for the pooling (the example
-    takes [CLS]) so that all contestants compute the same.
+    Its dygraph model gets no mask: the encoder finds the padding by its id. But for the pooling (the example takes
+    [CLS]) so that all contestants compute the same. Its tokenizer is the one in Python.
+
+    Returns:
+        The model; a function that maps one text to its ids and token types; the padding of each of these two.
     """
     import paddle
     from paddle.nn import functional as F
-    from paddlenlp.data import Pad, Tuple
-    from paddlenlp.datasets import MapDataset
+    from paddlenlp.data import Pad
     from paddlenlp.transformers import ErnieConfig, ErnieModel, ErnieTokenizer
 
     checkpoint = folder / "checkpoint"
@@ -168,17 +169,26 @@ def reference(folder: Path) -> Model:
             pooled = (tokens * mask).sum(axis=1) / mask.sum(axis=1)
             return F.normalize(self.dropout(self.emb_reduce_linear(pooled)), p=2, axis=-1)
 
-    model = Example()
-    model.set_state_dict(paddle.load(str(checkpoint / "model_state.pdparams")))
-    model.eval()
-
     def convert(text: str) -> list[list[int]]:
         encoded = tokenizer(text=text, max_seq_len=MAX_SEQ_LENGTH)
         return [encoded["input_ids"], encoded["token_type_ids"]]
 
+    model = Example()
+    model.set_state_dict(paddle.load(str(checkpoint / "model_state.pdparams")))
+    return model, convert, [Pad(axis=0, pad_val=pad_id), Pad(axis=0, pad_val=tokenizer.pad_token_type_id)]
+
+
+def reference(folder: Path) -> Model:
+    """The example's recall.py: one text at a time, padded to the longest text of a batch in file order."""
+    import paddle
+    from paddlenlp.data import Tuple
+    from paddlenlp.datasets import MapDataset
+
+    model, convert, pads = open_example(folder)
+    model.eval()
+
     def embed(work: Workload) -> np.ndarray:
-        dataset = MapDataset(work.texts).map(convert)
-        padding = Tuple(Pad(axis=0, pad_val=pad_id), Pad(axis=0, pad_val=tokenizer.pad_token_type_id))
+        dataset, padding = MapDataset(work.texts).map(convert), Tuple(*pads)
         loader = paddle.io.DataLoader(
             dataset, batch_sampler=paddle.io.BatchSampler(dataset, shuffle=False, batch_size=BATCH_SIZE),
             collate_fn=lambda samples: list(padding(samples)), return_list=True)

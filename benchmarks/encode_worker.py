@@ -102,7 +102,7 @@ def _answers(load: Callable[..., Model | None], folder: Path, name: str, argumen
     seconds, _ = _timed(model, checked)
     np.save(folder / "vectors" / f"{name}.npy", vectors.astype(np.float32))
     differing = _differing(model, everything)
-    yield {"threads": model.threads, "versions": _versions(), "tokenized_differently": len(differing),
+    yield {"threads": model.threads, "versions": versions(), "tokenized_differently": len(differing),
            "not_comparable": [i for i in differing if i < len(checked.texts)],
            "estimate": seconds / len(checked.texts) * len(everything.texts)}
     for _ in sys.stdin:
@@ -126,13 +126,14 @@ def _differing(model: Model, workload: Workload) -> list[int]:
     return [i for i, (ids, expected) in enumerate(zip(own, workload.token_ids)) if list(ids) != list(expected)]
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Versions of what this process has imported, of the packages that matter."""
     packages = {"paddle": "paddlepaddle", "paddlenlp": "paddlenlp", "numpy": "numpy", "tokenizers": "tokenizers",
                 "torch": "torch", "transformers": "transformers", "sentence_transformers": "sentence-transformers",
-                "optimum": "optimum-intel", "openvino": "openvino", "onnxruntime": "onnxruntime"}
-    versions = {"python": platform.python_version()}
+                "accelerate": "accelerate", "datasets": "datasets", "optimum": "optimum-intel",
+                "openvino": "openvino", "onnxruntime": "onnxruntime"}
+    found = {"python": platform.python_version()}
     for module, package in packages.items():
         if module in sys.modules:
-            versions[package] = importlib.metadata.version(package)
-    return versions
+            found[package] = importlib.metadata.version(package)
+    return found
