@@ -5,7 +5,10 @@ A checkpoint folder holds
     model_state.pdparams    weights, names `ptm.*` and `emb_reduce_linear.*`
     config.json             the encoder's config, in PaddleNLP's form
     vocab.txt, ...          the tokenizer's files
-    semantic_index.json     projection size, pooling, training flags, and size and SHA-256 of the files above
+    optimizer.pdopt         what `--resume` needs beside the weights: the optimizer's state
+    README.md               the model card
+    semantic_index.json     projection size, pooling, training flags, and size and SHA-256 of the files above (but for
+                            the card, which may be edited); written last
 
 A bare `model_state.pdparams`, as the reference publishes them, loads too if its encoder is named.
 """
@@ -38,7 +41,9 @@ from files import (
 from tokenizer import Tokenizer
 
 WEIGHTS, CONFIG, MANIFEST = "model_state.pdparams", "config.json", "semantic_index.json"
+OPTIMIZER, CARD = "optimizer.pdopt", "README.md"
 FORMAT = 2  # of the manifest
+REMEDY = "take another checkpoint, or copy this one again"
 
 # All that a state dict needs. A pickle may name any callable of any module and have it run: everything else is refused.
 _PICKLE_NAMES = {("collections", "OrderedDict"), ("numpy", "dtype"), ("numpy", "ndarray"), ("_codecs", "encode")} | {
@@ -101,11 +106,14 @@ def load_weights(model, state: dict[str, np.ndarray], path: str | os.PathLike, r
     model.set_state_dict({name: state[name].astype("float32") for name in own})
 
 
-def save_checkpoint(folder: str | os.PathLike, model, tokenizer: Tokenizer, facts: dict) -> None:
+def save_checkpoint(folder: str | os.PathLike, model, tokenizer: Tokenizer, facts: dict,
+                    optimizer: dict[str, np.ndarray] | None = None, card: str | None = None) -> None:
     """Write a checkpoint folder, whole or not at all; one of the same name is replaced.
 
     Args:
         facts: goes into the manifest beside projection size and pooling (strategy, step, training flags).
+        optimizer: its state, for a run that is to be resumed from this checkpoint.
+        card: text of the model card.
 
     Raises:
         UserError: a file could not be written; nothing is left of the new folder, the earlier ones are untouched.
@@ -123,9 +131,18 @@ def save_checkpoint(folder: str | os.PathLike, model, tokenizer: Tokenizer, fact
         for name, content in tokenizer.files.items():
             with whole_file(temporary / name) as file:
                 file.write(content)
+        training_files = {}
+        if optimizer is not None:
+            with whole_file(temporary / OPTIMIZER) as file:
+                pickle.dump(optimizer, file, protocol=4)
+            training_files[OPTIMIZER] = describe_file(temporary / OPTIMIZER)
+        if card is not None:
+            with whole_file(temporary / CARD) as file:
+                file.write(card.encode())
         files = {name: describe_file(temporary / name) for name in (WEIGHTS, CONFIG, *tokenizer.files)}
-        write_manifest(temporary / MANIFEST, {"format": FORMAT, "output_emb_size": model.output_emb_size,
-                                              "pooling": model.pooling, **facts, "made_by": made_by(), "files": files})
+        write_manifest(temporary / MANIFEST, {
+            "format": FORMAT, "output_emb_size": model.output_emb_size, "pooling": model.pooling, **facts,
+            "made_by": made_by(), "files": files, "training_files": training_files})
         _swap(temporary, folder)
     except UserError as error:
         raise UserError(str(error).replace(str(temporary), str(folder))) from error
@@ -158,16 +175,16 @@ def restore_replaced(save_dir: str | os.PathLike) -> None:
             os.replace(replaced, folder)
 
 
-def point_latest(checkpoint: Path) -> None:
-    """Make `latest` beside a checkpoint a link to it, without a moment in which there is none."""
-    temporary, latest = checkpoint.with_name(".latest.tmp"), checkpoint.with_name("latest")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(checkpoint.name)
+def point_at(checkpoint: Path, name: str) -> None:
+    """Make `name` beside a checkpoint a link to it, without a moment in which there is none."""
+    temporary, link = checkpoint.with_name(f".{name}.tmp"), checkpoint.with_name(name)
     try:
-        os.replace(temporary, latest)
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(checkpoint.name)
+        os.replace(temporary, link)
     except OSError as error:
-        temporary.unlink()
-        raise UserError(write_failure(latest, error)) from error
+        temporary.unlink(missing_ok=True)
+        raise UserError(write_failure(link, error)) from error
 
 
 @dataclass
@@ -234,11 +251,31 @@ def load_checkpoint(params_path: str, max_seq_length: int, model_name_or_path: s
     return Checkpoint(params_path, model, tokenizer)
 
 
+def check_checkpoint(folder: Path, to_resume: bool = False) -> dict:
+    """The manifest of a checkpoint folder, after its files were compared with it.
+
+    Args:
+        to_resume: also the optimizer's state has to be there.
+
+    Raises:
+        UserError: a file is missing, incomplete or damaged.
+    """
+    facts = _read_manifest(folder, str(folder / WEIGHTS))
+    training_files = facts.get("training_files", {})
+    if to_resume and OPTIMIZER not in training_files:
+        raise UserError(f"{folder} holds no optimizer state, so no run can be resumed from it (an earlier version "
+                        f"wrote it); start a new run with --init_from_ckpt {folder}")
+    for name, expected in training_files.items():
+        check_file(folder / name, expected, REMEDY)
+    return facts
+
+
 def _read_manifest(folder: Path, params_path: str) -> dict:
-    remedy = "take another checkpoint, or copy this one again"
-    facts = read_manifest(folder / MANIFEST, FORMAT, remedy)
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{folder / MANIFEST} is missing; {REMEDY}")
+    facts = read_manifest(folder / MANIFEST, FORMAT, REMEDY)
     for name, expected in facts["files"].items():
-        check_file(params_path if name == WEIGHTS else folder / name, expected, remedy)
+        check_file(params_path if name == WEIGHTS else folder / name, expected, REMEDY)
     return facts
 
 

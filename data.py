@@ -141,7 +141,8 @@ def pad_batch(token_ids: Sequence[Sequence[int]], pad_id: int, length: int = 0) 
     return padded, mask.astype(np.float32)
 
 
-def epoch_batches(row_lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+def epoch_batches(row_lengths: np.ndarray, batch_size: int, seed: int, epoch: int,
+                  bucketing: bool = True) -> list[np.ndarray]:
     """Cut an epoch into batches of rows of similar length, in an order that hangs on (seed, epoch) alone.
 
     Rows are shuffled, sorted by length within windows of BUCKET_BATCHES batches, cut, and the batches shuffled. The
@@ -150,6 +151,7 @@ def epoch_batches(row_lengths: np.ndarray, batch_size: int, seed: int, epoch: in
     Args:
         row_lengths: tokens of each row, [rows].
         batch_size: rows a batch; the last one cut may be smaller.
+        bucketing: False leaves out the sorting: a batch holds rows of any length.
 
     Returns:
         Arrays of row numbers; each row is in exactly one.
@@ -159,7 +161,8 @@ def epoch_batches(row_lengths: np.ndarray, batch_size: int, seed: int, epoch: in
     batches = []
     for start in range(0, len(order), batch_size * BUCKET_BATCHES):
         window = order[start : start + batch_size * BUCKET_BATCHES]
-        window = window[np.argsort(row_lengths[window], kind="stable")]
+        if bucketing:
+            window = window[np.argsort(row_lengths[window], kind="stable")]
         batches += [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
     return [batches[i] for i in rng.permutation(len(batches))]
 

@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -53,9 +54,15 @@ def _replacement(path: Path) -> Iterator[IO[bytes]]:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError as error:
+                if error.filename is None and error.strerror:  # of this file, not of one that is read
+                    written = os.fstat(file.fileno()).st_size
+                    raise OSError(error.errno, f"{error.strerror} after {written} bytes") from error
+                raise
             size = file.tell()
         if temporary.stat().st_size != size:
             raise OSError(f"{temporary.stat().st_size} of {size} bytes arrived")
@@ -66,8 +73,10 @@ def _replacement(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_failure(path: str | os.PathLike, error: OSError) -> str:
-    """Say which file could not be written, why, and what to do about it."""
+    """Say which file could not be written, why, how much room there is, and what to do about it."""
     reason = error.strerror or str(error)
+    with contextlib.suppress(OSError):
+        reason += f" ({shutil.disk_usage(os.path.dirname(os.path.realpath(path))).free} bytes are free there)"
     return f"cannot write {path}: {reason}; free some space or choose a writable place, then run again"
 
 

@@ -48,11 +48,13 @@ class Runner(Protocol):
 class DygraphRunner:
     """The model as it is, on the device that Paddle was started for; in half precision on a GPU where asked."""
 
-    most_tokens: int | None = None
     few_shapes = False
 
     def __init__(self, model, precision: str = "fp32") -> None:
+        import paddle
+
         self.model, self.dimension = model, model.dimension
+        self.most_tokens: int | None = CPU_TOKENS if paddle.get_device() == "cpu" else None
         self.half: Any = {"bf16": "bfloat16", "fp16": "float16"}.get(precision)
 
     def run(self, batches: Iterable[Batch], done: Callable[[int], Any]) -> list[np.ndarray]:

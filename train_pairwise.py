@@ -8,7 +8,8 @@ On a CPU: --device cpu, and --nproc_per_node N in place of --gpus; `python train
 
 In:  pairs of similar texts, `source TAB target` a line; a mined negative in further columns replaces the random one.
      Or JSON lines, or texts alone: see --train_set_file.
-Out: in --save_dir a folder model_STEP for each checkpoint, `latest` pointing at the newest, and train_log.jsonl.
+Out: in --save_dir a folder model_STEP for each checkpoint, `latest` pointing at the newest, `best`
+     where there is an evaluation, train_log.jsonl, eval_log.jsonl and training_curve.png.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ import sys
 from functools import partial
 
 import cli
-from trainer import run_training
+from train_flags import add_training_flags, check_training_flags
+from training import run_training
 
 
 @cli.entry_point
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = cli.Parser(__doc__)
-    cli.add_training_flags(parser)
+    add_training_flags(parser)
     parser.add_argument("--margin", type=cli.non_negative, default=0.2,
                         help="by which the positive's cosine has to exceed the negative's")
     args = parser.parse_args(argv)
-    run_training(args, "pairwise", partial(make_model, margin=args.margin), pairwise=True)
+    check_training_flags(parser, args)
+    return run_training(args, "pairwise", partial(make_model, margin=args.margin), pairwise=True)
 
 
 def make_model(encoder, **settings):

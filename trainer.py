@@ -1,130 +1,89 @@
-"""The one training loop of all strategies: batches, steps, checkpoints, logs.
+"""The one training loop of all strategies: batches, steps, evaluations, checkpoints.
 
-A step is the same on one rank and on many. Every rank knows the whole batch and encodes its share; the vectors are
-gathered; each rank computes the full loss on them, so that every row meets the negatives of all ranks; each sends the
-gradient of its own vectors back through its encoder; parameter gradients are summed over the ranks. N ranks with batch
-B so take the very step that one process takes with batch N x B (the scheme of GradCache, Gao et al. 2021,
-arXiv:2101.06983).
+A step is the same on one rank and on many, with a gradient cache and without. Every rank knows the whole batch and
+encodes its share, chunk by chunk; the vectors are gathered; each rank computes the full loss on them, so that every row
+meets the negatives of all ranks; each sends the gradient of its own vectors back through its encoder; parameter
+gradients are summed over the ranks. N ranks with batch B so take the very step that one process takes with batch N x B.
+With a gradient cache only the vectors of a chunk are kept, and it is encoded again, with the same dropout, when its
+gradient is there (the scheme of GradCache, Gao et al. 2021, arXiv:2101.06983).
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import math
-import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from checkpoint import point_latest, save_checkpoint
+from batches import cut_chunks, draw_negatives, make_batch
+from checkpoint import save_checkpoint
 from cli import notice, rank, world_size
-from data import epoch_batches, known_positives, pad_batch
-from files import UserError, make_folder, own_folder, write_failure
-from runtime import describe_runtime, gather_rows, start_paddle
+from data import epoch_batches, pad_batch
+from files import UserError
+from model_card import model_card
+from runtime import describe_runtime, gather_rows
+from stopping import EXIT_CODE, Terminable, Terminated
 from tokenizer import Tokenizer
-from train_data import TrainSet, read_train_set
+from train_data import TrainSet
+from train_eval import Evaluation, best_of, without_gain
+from train_log import StepFigures, TrainLog, read_log
+from train_state import Resumed, optimizer_state, restore_optimizer, run_facts, settle, sha256_of_data, steps_in
 
-ALWAYS_LOGGED = 10  # first steps: what is wrong with a run shows there
-
-
-@dataclass
-class Batch:
-    """Rows of one step, of all ranks together.
-
-    Attributes:
-        texts: the text ids to encode on each rank; rank r has the sources of its rows, then their targets, then
-            their negatives.
-        sources, columns: places of the query vectors [B] and of the column vectors [C] in the gathered vectors;
-            columns are the B targets, then all negatives.
-        not_negative: bool [B, C], columns that are known targets of the row's source.
-        rows: B.
-    """
-
-    texts: list[list[int]]
-    sources: np.ndarray
-    columns: np.ndarray
-    not_negative: np.ndarray
-    rows: int
-
-
-def make_batch(data: TrainSet, rows: np.ndarray, negatives: list[list[int]], ranks: int) -> Batch:
-    """Lay out a batch over the ranks, which get consecutive, disjoint rows.
-
-    Args:
-        rows: row numbers of the batch.
-        negatives: text ids of the negatives of each of these rows.
-    """
-    texts: list[list[int]] = []
-    sources: list[int] = []
-    targets: list[int] = []
-    mined: list[int] = []
-    start = 0
-    for share in np.array_split(np.arange(len(rows)), ranks):
-        own = [int(data.sources[rows[i]]) for i in share] + [int(data.targets[rows[i]]) for i in share]
-        own += [text for i in share for text in negatives[i]]
-        sources += range(start, start + len(share))
-        targets += range(start + len(share), start + 2 * len(share))
-        mined += range(start + 2 * len(share), start + len(own))
-        texts.append(own)
-        start += len(own)
-    columns = np.concatenate([data.targets[rows], [text for row in negatives for text in row]]).astype(np.int64)
-    return Batch(texts, np.array(sources), np.array(targets + mined),
-                 known_positives(data.sources[rows], columns, data.positives), len(rows))
-
-
-def draw_negatives(data: TrainSet, rows: np.ndarray, seed: int, step: int) -> list[list[int]]:
-    """One negative for each row, for pair-wise training: a random target of the file that is none of the source's.
-
-    A row with a mined negative has that one instead. Hangs on (seed, step) alone.
-    """
-    rng = np.random.default_rng([seed, step, 1])
-    drawn = []
-    for row in rows:
-        known = data.positives[int(data.sources[row])]
-        candidates = data.negatives[row] or data.targets
-        # Known targets are rare, so the first draw nearly always stands; where all are known the loss masks the row.
-        picks = (int(candidates[i]) for i in rng.integers(len(candidates), size=100))
-        drawn.append([next((text for text in picks if text not in known), int(candidates[0]))])
-    return drawn
+# Tokens of a chunk on a CPU: little padding, and what is computed stays in the caches. Of 256 to 4,096 the fastest.
+CPU_CHUNK_TOKENS = 512
 
 
 class Trainer:
     """Trains a model on a set of pairs and writes checkpoints and logs to `args.save_dir`.
 
     Args:
-        args: the training flags (see `cli.add_training_flags`).
+        args: the training flags (see train_flags.py).
         model: has `loss(queries, columns, not_negative)` beside its forward.
         strategy: its name, for the checkpoint's manifest.
         pairwise: one negative of its own for each row, instead of the whole batch.
+        evaluation: None trains without.
+        resumed: the checkpoint that the model's weights are of; None starts at step 0.
     """
 
-    def __init__(self, args, data: TrainSet, model, tokenizer: Tokenizer, strategy: str, pairwise: bool) -> None:
+    def __init__(self, args, data: TrainSet, model, tokenizer: Tokenizer, strategy: str, pairwise: bool,
+                 evaluation: Evaluation | None = None, resumed: Resumed | None = None) -> None:
         import paddle
 
         self.args, self.data, self.model, self.tokenizer = args, data, model, tokenizer
-        self.strategy, self.pairwise = strategy, pairwise
+        self.strategy, self.pairwise, self.evaluation = strategy, pairwise, evaluation
+        self.data_sha256 = sha256_of_data(args)
         self.token_ids = tokenizer(data.texts)
-        self.row_lengths = np.array([len(self.token_ids[s]) + len(self.token_ids[t])
-                                     for s, t in zip(data.sources, data.targets)])
-        self.steps_an_epoch = len(self.batches_of(0))
+        self.lengths = np.array([len(ids) for ids in self.token_ids])
+        self.row_lengths = self.lengths[data.sources] + self.lengths[data.targets]
+        self.on_cpu = paddle.get_device() == "cpu"
+        self.epoch, self.batches = 0, self.batches_of(0)
+        self.steps_an_epoch = len(self.batches)
         self.total_steps = min(args.max_steps or math.inf, args.epochs * self.steps_an_epoch)
         self.optimizer = self._optimizer()
-        self.scaler = paddle.amp.GradScaler(args.use_amp, init_loss_scaling=args.amp_loss_scale)
+        self.scaler = paddle.amp.GradScaler(args.amp == "fp16", init_loss_scaling=args.amp_loss_scale)
+        self.done = self.saved = resumed.step if resumed else 0
+        self.evaluations = resumed.evaluations if resumed else []
+        if resumed:
+            restore_optimizer(resumed.folder, model, self.optimizer, self.scaler)
         if world_size() > 1:
             for parameter in model.parameters():  # the same start everywhere, whatever each rank did before
                 paddle.distributed.broadcast(parameter, src=0)
-        paddle.seed(args.seed + rank())  # ranks differ in their dropout
 
     def batches_of(self, epoch: int) -> list[np.ndarray]:
         """Row numbers of each step of an epoch; a last batch of one row has no negatives and is left out."""
-        batches = epoch_batches(self.row_lengths, self.args.batch_size * world_size(), self.args.seed, epoch)
+        batches = epoch_batches(self.row_lengths, self.args.batch_size * world_size(), self.args.seed, epoch,
+                                not self.args.no_length_bucketing)
         return batches if self.pairwise else [batch for batch in batches if len(batch) > 1]
+
+    def rows_of(self, step: int) -> np.ndarray:
+        """Row numbers of a step, counted from 1: a function of seed and step alone."""
+        epoch, position = divmod(step - 1, self.steps_an_epoch)
+        if epoch != self.epoch:
+            self.epoch, self.batches = epoch, self.batches_of(epoch)
+        return self.batches[position]
 
     def learning_rate(self, step: int) -> float:
         """Rate of a step, counted from 1: linear warm-up, then linear decay to 0 after the last."""
@@ -141,68 +100,125 @@ class Trainer:
         return paddle.optimizer.AdamW(self.args.learning_rate, parameters=self.model.parameters(),
                                       weight_decay=self.args.weight_decay, apply_decay_param_fun=decayed.__contains__)
 
-    def train(self) -> None:
-        """Run all steps; the last one is always saved.
+    def train(self) -> int:
+        """Run all steps that are left; the last one is always saved.
+
+        Returns:
+            The exit code: 0, or that of SIGTERM, after which a checkpoint of the last whole step was saved.
 
         Raises:
-            UserError: the loss or a gradient is no longer finite, or a file can't be written.
+            UserError: the loss or a gradient is no longer finite, another rank has died, or a file can't be written.
         """
         self._announce()
         self.model.train()
-        logs = Logs(self.args, self.total_steps) if rank() == 0 else None
-        step = 0
-        with logs or contextlib.nullcontext():
-            for epoch in range(self.args.epochs):
-                for rows in self.batches_of(epoch):
-                    step += 1
-                    rate, started = self.learning_rate(step), time.perf_counter()
-                    loss, norm = self.step(rows, step, rate)
-                    if logs:
-                        logs.add(step, epoch + 1, loss, rate, norm, len(rows), time.perf_counter() - started)
-                    last = step == self.total_steps
-                    if logs and (last or step % self.args.save_steps == 0):
-                        self.save(step)
-                    if last:
-                        return
+        with TrainLog(self.args, self.total_steps, self.done) if rank() == 0 else contextlib.nullcontext() as self.log:
+            self.stop = Terminable(self.args.save_dir)
+            try:
+                with self.stop:
+                    self._run()
+            except Terminated:
+                return self._leave_early()
+        if rank() == 0:
+            self._finish()
+        return 0
 
-    def step(self, rows: np.ndarray, step: int, rate: float) -> tuple[float, float]:
-        """One update from the given rows; returns (loss, gradient norm before clipping), the same on all ranks."""
+    def _run(self) -> None:
+        while True:
+            self._after_step()
+            if self.over():
+                return
+            step = self.done + 1
+            started = time.perf_counter()
+            loss, figures = self.gradients(self.rows_of(step), step)
+            with self.stop.held_back():
+                rate = self.learning_rate(step)
+                norm = self.update(loss, step, rate)
+                self.done = step
+                if self.log:
+                    seconds = time.perf_counter() - started
+                    self.log.add(step, self.epoch + 1, StepFigures(loss, norm, rate, seconds=seconds, **figures))
+
+    def _after_step(self) -> None:
+        """Evaluate and save where it is due; a resumed run makes up for what was still to be done after its step."""
+        last, better = self.done == self.total_steps, False
+        evaluated = bool(self.evaluations) and self.evaluations[-1]["step"] == self.done
+        if self.evaluation and not evaluated and (last or self.done % self.args.eval_steps == 0):
+            started = time.perf_counter()
+            found = {"step": self.done, **self.evaluation.run(self.model, self.tokenizer)}
+            with self.stop.held_back():
+                self.evaluations.append(found)
+                better = best_of(self.evaluations) is found
+                if self.log:
+                    self.log.evaluated(self.evaluations, time.perf_counter() - started)
+                if better:
+                    self.save()
+        if self.done and self.done != self.saved and (self.over() or self.done % self.args.save_steps == 0):
+            with self.stop.held_back():
+                self.save()
+
+    def over(self) -> bool:
+        """Whether the last step is done, or --early_stop_patience is at its end."""
+        patience = self.args.early_stop_patience or math.inf
+        return self.done == self.total_steps or without_gain(self.evaluations) >= patience
+
+    def gradients(self, rows: np.ndarray, step: int) -> tuple[float, dict[str, int]]:
+        """Give every parameter this rank's share of the gradient of the loss over the given rows of all ranks.
+
+        Returns:
+            The loss, the same on all ranks, and the counts that `StepFigures` wants.
+        """
         import paddle
 
         negatives = [self.data.negatives[row] for row in rows]
         if self.pairwise:
             negatives = draw_negatives(self.data, rows, self.args.seed, step)
-        batch = make_batch(self.data, rows, negatives, world_size())
-        longest = max(len(self.token_ids[text]) for texts in batch.texts for text in texts)
-        vectors = self._encode(batch.texts[rank()], longest)
+        batch = make_batch(self.data, rows, negatives, world_size(), self.args.cross_batch_negatives)
         counts = [len(texts) for texts in batch.texts]
+        # A rank without rows encodes one empty text, so that its gradients exist: they are zero.
+        token_ids = [self.token_ids[text] for text in batch.texts[rank()]] or self.tokenizer([""])
+        lengths = np.array([len(ids) for ids in token_ids])
+        chunk_size = self.args.grad_cache_chunk_size
+        chunks = cut_chunks(lengths, chunk_size and 2 * chunk_size, CPU_CHUNK_TOKENS if self.on_cpu else None)
 
-        gathered = gather_rows(vectors.detach(), counts)
+        def encode(number: int):
+            return self._encode([token_ids[i] for i in chunks[number]], step, number)
+
+        with paddle.no_grad() if chunk_size else contextlib.nullcontext():
+            encoded = [encode(number) for number in range(len(chunks))]
+        in_order = paddle.to_tensor(np.argsort(np.concatenate(chunks)))
+        own = paddle.concat([vectors.detach() for vectors in encoded]).index_select(in_order)
+        gathered = gather_rows(own, counts)
         gathered.stop_gradient = False
         loss = self.model.loss(gathered.index_select(paddle.to_tensor(batch.sources)),
                                gathered.index_select(paddle.to_tensor(batch.columns)),
                                paddle.to_tensor(batch.not_negative))
         self.scaler.scale(loss).backward()
-        own = slice(sum(counts[: rank()]), sum(counts[: rank() + 1]))
-        # A rank without rows has encoded one empty text, so that its gradients exist: they are zero.
-        gradient = gathered.grad[own] if counts[rank()] else paddle.zeros_like(vectors)
-        paddle.autograd.backward([vectors], [gradient])
-        return float(loss), self._update(float(loss), step, rate)
+        first = sum(counts[: rank()])
+        gradient = gathered.grad[first : first + len(token_ids)] if counts[rank()] else paddle.zeros_like(own)
+        for number, places in enumerate(chunks):
+            vectors = encode(number) if chunk_size else encoded[number]
+            paddle.autograd.backward([vectors], [gradient.index_select(paddle.to_tensor(places))])
+        return float(loss), {
+            "pairs": batch.rows, "tokens": int(sum(self.lengths[texts].sum() for texts in batch.texts if texts)),
+            "own": int(lengths.sum()), "computed": int(sum(lengths[c].max() * len(c) for c in chunks))}
 
-    def _encode(self, texts: list[int], length: int):
-        """Vectors of texts, with their graph; one forward for both sides.
-
-        All ranks pad to the same `length`: rounding in the encoder then does not hang on how rows are shared out.
-        """
+    def _encode(self, token_ids: list[list[int]], step: int, chunk: int):
+        """Vectors of texts; the noise of dropout hangs on seed, step, rank and chunk alone, and can be drawn again."""
         import paddle
 
-        token_ids = [self.token_ids[text] for text in texts] or self.tokenizer([""])
-        ids, mask = pad_batch(token_ids, self.tokenizer.pad_id, length)
-        with paddle.amp.auto_cast(self.args.use_amp, level="O1", dtype="float16"):
+        from cpu_ops import seed_noise
+
+        seed_noise(self.args.seed, step, rank(), chunk)
+        ids, mask = pad_batch(token_ids, self.tokenizer.pad_id)
+        half: Any = {"bf16": "bfloat16", "fp16": "float16"}.get(self.args.amp)
+        with paddle.amp.auto_cast(half is not None, level="O1", dtype=half or "float16"):
             return self.model(paddle.to_tensor(ids), paddle.to_tensor(mask))
 
-    def _update(self, loss: float, step: int, rate: float) -> float:
+    def update(self, loss: float, step: int, rate: float) -> float:
         """Sum gradients over the ranks (each holds those of its own texts for the full loss), clip, and step.
+
+        Returns:
+            The gradient's norm before clipping, the same on all ranks.
 
         Raises:
             UserError: the loss or a gradient is not finite; the weights are left as they are.
@@ -216,124 +232,73 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         norm = float(paddle.nn.utils.clip_grad_norm_(parameters, self.args.max_grad_norm))
         # Under fp16 an infinite gradient is a scale that was too high: the scaler skips the step and lowers it.
-        if not math.isfinite(loss) or not (math.isfinite(norm) or self.args.use_amp):
+        if not math.isfinite(loss) or not (math.isfinite(norm) or self.args.amp == "fp16"):
+            good = f"the last good checkpoint is {self._folder(self.saved)}" if self.saved else "none was saved before"
             raise UserError(f"training has diverged: loss {loss}, gradient norm {norm} at step {step}; lower "
-                            f"--learning_rate {self.args.learning_rate} or raise --warmup_proportion (the checkpoints "
-                            f"saved before are whole)")
+                            f"--learning_rate {self.args.learning_rate} or raise --warmup_proportion ({good})")
         self.optimizer.set_lr(rate)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.clear_grad()
         return norm
 
-    def save(self, step: int) -> None:
-        """Write checkpoint `model_STEP` and point `latest` at it."""
-        folder = Path(self.args.save_dir, f"model_{step}")
-        facts = {"strategy": self.strategy, "step": step, "total_steps": self.total_steps, "training": vars(self.args)}
-        save_checkpoint(folder, self.model, self.tokenizer, facts)
-        point_latest(folder)
-        notice(f"saved {folder}")
+    def save(self) -> None:
+        """Write the checkpoint of the last step that was done (rank 0 does), and keep `latest` and `best`."""
+        self.saved = self.done
+        if not self.log:
+            return
+        self.log.flush()
+        evaluation = next((e for e in self.evaluations if e["step"] == self.done), None)
+        card = model_card(self.args, self.strategy, self.model, self.data, self.data_sha256, self.done,
+                          self.total_steps, world_size(), evaluation)
+        facts = {"strategy": self.strategy, "step": self.done, "total_steps": self.total_steps,
+                 "training": vars(self.args), **run_facts(self.args, self.data_sha256, self.evaluations)}
+        save_checkpoint(self._folder(self.done), self.model, self.tokenizer, facts,
+                        optimizer_state(self.model, self.optimizer, self.scaler), card)
+        settle(self.args.save_dir, self.done, best_of(self.evaluations), self.args.keep_checkpoints)
+        notice(f"saved {self._folder(self.done)}")
+
+    def _folder(self, step: int) -> Path:
+        return Path(self.args.save_dir, f"model_{step}")
+
+    def _leave_early(self) -> int:
+        """After SIGTERM: save what is done, if anything is, and say how to go on."""
+        self.optimizer.clear_grad()
+        if self.done and self.done != self.saved:
+            self.save()
+        where = f"saved {self._folder(self.saved)}; " if self.saved else "no step was done; "
+        notice(f"stopped by SIGTERM at step {self.done}: {where}start again with --resume to go on")
+        return EXIT_CODE
+
+    def _finish(self) -> None:
+        """The picture of the run, and its outcome."""
+        from plots import plot_training
+
+        curve = Path(self.args.save_dir, "training_curve.png")
+        plot_training(curve, read_log(Path(self.args.save_dir, "train_log.jsonl")), self.evaluations)
+        if self.done < self.total_steps:
+            notice(f"stopped early at step {self.done} of {self.total_steps}: {self.args.early_stop_patience} "
+                   f"evaluation(s) without a better one")
+        best = best_of(self.evaluations)
+        if best:
+            notice(f"best: {self._folder(best['step'])}, R@10 {best['R@10']:.2f}, R@50 {best['R@50']:.2f}")
+        notice(f"training curve: {curve}")
 
     def _announce(self) -> None:
         size = self.args.batch_size * world_size()
         notice(f"runtime: {describe_runtime()}")
         notice(f"{self.strategy}: {len(self.data)} pairs, {len(self.data.texts)} different texts, batch {size}, "
                f"{self.steps_an_epoch} steps an epoch, {self.total_steps} in all")
+        if self.data.unlabelled:
+            notice(f"{self.args.train_set_file} has no TAB: each line is a text that is its own positive, under "
+                   f"dropout (SimCSE)")
         if len(self.data) < size:
             notice(f"{self.args.train_set_file} has {len(self.data)} pairs, less than a batch of {size}: each step "
                    f"takes all of them")
         if not self.pairwise and len(self.data) % size == 1:
             notice("the last batch of each epoch would be a single pair, without negatives: it is left out, another "
                    "pair each epoch")
-        earlier = sorted(path.name for path in Path(self.args.save_dir).glob("model_*"))
-        if earlier:
+        earlier = [f"model_{step}" for step in steps_in(self.args.save_dir)]
+        if earlier and not self.done:
             notice(f"{self.args.save_dir} holds checkpoints of an earlier run ({', '.join(earlier[:5])}): those of the "
                    f"same step are replaced, `latest` will point at this run's")
-
-
-class Logs:
-    """Progress bar on a terminal, lines elsewhere; train_log.jsonl; VisualDL scalars. Used as a context manager."""
-
-    def __init__(self, args, total_steps: int) -> None:
-        self.args, self.total = args, total_steps
-        self.pairs = self.seconds = 0.0
-
-    def __enter__(self) -> Logs:
-        self.path = Path(self.args.save_dir, "train_log.jsonl")
-        try:
-            self.file = open(self.path, "wb", buffering=0)  # noqa: SIM115 - a line is on disk when it is logged
-        except OSError as error:
-            raise UserError(write_failure(self.path, error)) from error
-        self.bar = tqdm(total=self.total, desc="training", unit=" steps", disable=None)
-        self.visualdl: Any = None
-        if self.args.visualdl_dir:
-            from visualdl import LogWriter
-
-            self.visualdl = LogWriter(self.args.visualdl_dir)
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.bar.close()
-        self.file.close()
-        if self.visualdl:
-            self.visualdl.close()
-
-    def add(self, step: int, epoch: int, loss: float, rate: float, norm: float, pairs: int, seconds: float) -> None:
-        """Count a step; log it if it is one of the first, one of every --logging_steps, or the last."""
-        self.pairs, self.seconds = self.pairs + pairs, self.seconds + seconds
-        self.bar.update()
-        if step > ALWAYS_LOGGED and step % self.args.logging_steps and step < self.total:
-            return
-        speed = self.pairs / self.seconds
-        self.pairs = self.seconds = 0.0
-        record = {"step": step, "epoch": epoch, "loss": loss, "learning_rate": rate, "grad_norm": norm,
-                  "pairs_per_second": round(speed, 1)}
-        try:
-            line = (json.dumps(record) + "\n").encode()
-            if self.file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise UserError(write_failure(self.path, error)) from error
-        if self.bar.disable:
-            notice(f"global step {step}/{self.total}, epoch: {epoch}, loss: {loss:.5f}, learning rate: {rate:.3e}, "
-                   f"grad norm: {norm:.4f}, speed: {speed:.1f} pairs/s")
-        else:
-            self.bar.set_postfix(loss=f"{loss:.4f}", lr=f"{rate:.2e}", pairs_per_s=f"{speed:.0f}")
-        if self.visualdl:
-            for name in ("loss", "learning_rate", "grad_norm", "pairs_per_second"):
-                self.visualdl.add_scalar(f"train/{name}", record[name], step)
-
-
-def run_training(args, strategy: str, make_model: Callable, pairwise: bool = False) -> None:
-    """The story of a training script: check the input, build the model, train.
-
-    Args:
-        make_model: (encoder, **settings of SemanticIndexBase) -> model with a loss.
-    """
-    if args.use_amp and args.device == "cpu":
-        raise UserError("--use_amp goes with --device gpu: Paddle has no mixed precision on a CPU; leave one out")
-    data = read_train_set(args.train_set_file)
-    if not pairwise and args.batch_size * world_size() < 2:
-        raise UserError(f"--batch_size {args.batch_size} on {world_size()} rank(s) leaves a pair without negatives; "
-                        f"use 2 or more")
-    if not pairwise and len(data) < 2:
-        raise UserError(f"{args.train_set_file}: {len(data)} pair has no negatives beside it; give 2 pairs or more")
-    if args.visualdl_dir:
-        make_folder(args.visualdl_dir)
-    with own_folder(args.save_dir) if rank() == 0 else contextlib.nullcontext():
-        start_paddle(args.device, args.seed)
-        from checkpoint import load_weights, read_state_dict, restore_replaced
-        from pretrained import open_encoder, start_encoder
-
-        if rank() == 0:
-            restore_replaced(args.save_dir)
-        if args.init_from_ckpt:  # holds the encoder's weights too
-            encoder, tokenizer = open_encoder(args.model_name_or_path, args.max_seq_length, args.dropout)
-        else:
-            encoder, tokenizer = start_encoder(args.model_name_or_path, args.max_seq_length, args.dropout,
-                                               pooler_needed=args.pooling == "cls")
-        model = make_model(encoder, output_emb_size=args.output_emb_size, pooling=args.pooling, dropout=args.dropout)
-        if args.init_from_ckpt:
-            load_weights(model, read_state_dict(args.init_from_ckpt), args.init_from_ckpt,
-                         "--init_from_ckpt, --model_name_or_path and --output_emb_size have to fit each other")
-        Trainer(args, data, model, tokenizer, strategy, pairwise).train()

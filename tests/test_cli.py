@@ -294,8 +294,10 @@ def test_the_bounds_of_numbers(kind, smallest, refused):
 
 
 def test_the_published_settings_are_the_defaults():
+    from train_flags import add_training_flags
+
     parser = cli.Parser(None)
-    cli.add_training_flags(parser)
+    add_training_flags(parser)
     given = vars(parser.parse_args(["--train_set_file", __file__]))
     published = {"batch_size": 64, "learning_rate": 5e-5, "epochs": 3, "output_emb_size": 256, "max_seq_length": 64,
                  "model_name_or_path": "ernie-1.0", "pooling": "cls", "dropout": None, "weight_decay": 0.0,

@@ -6,8 +6,8 @@ import pytest
 from conftest import launch, pair_lines, read_log, run_process, write
 
 import cli
+from batches import make_batch
 from train_data import read_train_set
-from trainer import make_batch
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])

@@ -14,9 +14,11 @@ import train_batch_neg
 import train_hardest_neg
 import train_pairwise
 import trainer
+from batches import draw_negatives
 from checkpoint import read_state_dict
 from train_data import read_train_set
-from trainer import draw_negatives
+from train_flags import add_training_flags
+from train_log import StepFigures, TrainLog
 
 STRATEGIES = [train_batch_neg, train_hardest_neg, train_pairwise]
 EMOJI = "😀😃😄🚀🪐🐙🦖🧭🪁🧊🥝🦚"
@@ -29,7 +31,7 @@ def test_training_lowers_the_loss_and_saves_the_last_step(script, encoder_folder
     first, last = (np.mean([line["loss"] for line in part]) for part in (log[:4], log[-2:]))
     assert last < 0.8 * first
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["latest", "model_15", "model_30", "model_40", "train_log.jsonl"]
+    assert names == ["latest", "model_15", "model_30", "model_40", "train_log.jsonl", "training_curve.png"]
     assert (tmp_path / "out" / "latest").resolve().name == "model_40"
     assert json.loads((tmp_path / "out" / "latest" / "semantic_index.json").read_text())["step"] == 40
 
@@ -96,7 +98,8 @@ def test_logged_steps(encoder_folder, tmp_path, pair_file):
     log = train(train_batch_neg, encoder_folder, pair_file, tmp_path / "o", "--batch_size", "4", "--epochs", "6",
                 "--logging_steps", "7")
     assert [line["step"] for line in log] == [*range(1, 11), 14, 21, 24]
-    assert set(log[0]) == {"step", "epoch", "loss", "learning_rate", "grad_norm", "pairs_per_second"}
+    assert set(log[0]) == {"step", "epoch", "loss", "learning_rate", "grad_norm", "padding", "pairs_per_second",
+                           "tokens_per_second"}
     assert [line["epoch"] for line in log[:9]] == [1, 1, 1, 1, 2, 2, 2, 2, 3]
 
 
@@ -267,7 +270,7 @@ def make_trainer(encoder_folder: str, pair_file: str, *flags: str) -> trainer.Tr
     from pretrained import open_encoder
 
     parser = cli.Parser(None)
-    cli.add_training_flags(parser)
+    add_training_flags(parser)
     args = parser.parse_args(["--train_set_file", pair_file, *flags])
     return trainer.Trainer(args, read_train_set(pair_file), *open_encoder(encoder_folder, 32), "batch_neg", False)
 
@@ -301,10 +304,12 @@ def test_biases_that_are_not_zero_are_not_decayed_either(encoder_folder, trained
 
 def test_the_speed_is_of_the_steps_since_the_last_line(tmp_path):
     args = SimpleNamespace(save_dir=str(tmp_path), visualdl_dir=None, logging_steps=4)
-    with trainer.Logs(args, 16) as logs:
+    with TrainLog(args, 16, done=0) as log:
         for step in range(1, 17):
-            logs.add(step, 1, 1.0, 1.0, 1.0, pairs=step, seconds=0.5)
+            log.add(step, 1, StepFigures(1.0, 1.0, 1.0, pairs=step, tokens=10 * step, own=3, computed=4, seconds=0.5))
     assert [line["pairs_per_second"] for line in read_log(tmp_path)] == [2.0 * s for s in range(1, 11)] + [23.0, 29.0]
+    assert [line["tokens_per_second"] for line in read_log(tmp_path)][-1] == 290.0
+    assert {line["padding"] for line in read_log(tmp_path)} == {0.25}
 
 
 def test_the_pooling_flag_reaches_the_model(encoder_folder, tmp_path, pair_file):

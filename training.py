@@ -1,0 +1,86 @@
+"""The story of a training script: check the input, build the model, train."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Callable
+
+from checkpoint import WEIGHTS, load_weights, read_state_dict, restore_replaced
+from cli import rank, world_size
+from files import UserError, make_folder, own_folder
+from runtime import start_paddle, wait_for_ranks
+from train_data import TrainSet, read_train_set
+from train_eval import Evaluation
+from train_state import Resumed, clear_unfinished, find_checkpoint, sha256_of_data
+
+
+def check_data(args, data: TrainSet, pairwise: bool) -> None:
+    """Refuse what can't be trained on.
+
+    Raises:
+        UserError: there is no negative, or nothing by which a text and its positive differ.
+    """
+    if not pairwise and args.batch_size * world_size() < 2:
+        raise UserError(f"--batch_size {args.batch_size} on {world_size()} rank(s) leaves a pair without negatives; "
+                        f"use 2 or more")
+    if not pairwise and len(data) < 2:
+        raise UserError(f"{args.train_set_file}: {len(data)} pair has no negatives beside it; give 2 pairs or more")
+    if data.unlabelled and args.dropout == 0:
+        raise UserError(f"--dropout 0 leaves nothing to learn from {args.train_set_file}, where each text is its own "
+                        f"positive: give pairs, or a dropout above 0")
+
+
+def run_training(args, strategy: str, make_model: Callable, pairwise: bool = False) -> int:
+    """The story of a training script: check the input, build the model, train.
+
+    Args:
+        make_model: (encoder, **settings of SemanticIndexBase) -> model with a loss.
+
+    Returns:
+        The exit code.
+    """
+    data = read_train_set(args.train_set_file)
+    check_data(args, data, pairwise)
+    evaluation = Evaluation(args) if args.eval_pair_file else None
+    if args.visualdl_dir:
+        make_folder(args.visualdl_dir)
+    with own_folder(args.save_dir) if rank() == 0 else contextlib.nullcontext():
+        paddle = start_paddle(args.device, args.seed)
+        if args.amp and paddle.get_device() == "cpu":
+            raise UserError(f"--amp {args.amp} needs a GPU, and this PaddlePaddle sees none; leave --amp out")
+        if rank() == 0:
+            restore_replaced(args.save_dir)
+            clear_unfinished(args.save_dir)
+        wait_for_ranks()
+        resumed = find_checkpoint(args, strategy, sha256_of_data(args)) if args.resume else None
+        from cpu_ops import replacing_paddles
+        from trainer import Trainer
+
+        # Recomputing replays the noise of Paddle's own dropout alone.
+        fast = paddle.get_device() == "cpu" and not args.recompute
+        with replacing_paddles() if fast else contextlib.nullcontext():
+            model, tokenizer = build_model(args, make_model, resumed)
+            return Trainer(args, data, model, tokenizer, strategy, pairwise, evaluation, resumed).train()
+
+
+def build_model(args, make_model: Callable, resumed: Resumed | None) -> tuple:
+    """The model to train, with the weights to start from, and its tokenizer."""
+    from pretrained import open_encoder, start_encoder
+
+    if resumed:
+        encoder, tokenizer = open_encoder(str(resumed.folder), args.max_seq_length, args.dropout)
+    elif args.init_from_ckpt:  # holds the encoder's weights too
+        encoder, tokenizer = open_encoder(args.model_name_or_path, args.max_seq_length, args.dropout)
+    else:
+        encoder, tokenizer = start_encoder(args.model_name_or_path, args.max_seq_length, args.dropout,
+                                           pooler_needed=args.pooling == "cls")
+    if args.recompute:
+        encoder.recompute_enable()
+    model = make_model(encoder, output_emb_size=args.output_emb_size, pooling=args.pooling, dropout=args.dropout)
+    if resumed:
+        load_weights(model, read_state_dict(resumed.folder / WEIGHTS), resumed.folder / WEIGHTS,
+                     "take another checkpoint")
+    elif args.init_from_ckpt:
+        load_weights(model, read_state_dict(args.init_from_ckpt), args.init_from_ckpt,
+                     "--init_from_ckpt, --model_name_or_path and --output_emb_size have to fit each other")
+    return model, tokenizer
