@@ -18,16 +18,13 @@ def check_data(args, data: TrainSet, pairwise: bool) -> None:
     """Refuse what can't be trained on.
 
     Raises:
-        UserError: there is no negative, or nothing by which a text and its positive differ.
+        UserError: there is no negative.
     """
     if not pairwise and args.batch_size * world_size() < 2:
         raise UserError(f"--batch_size {args.batch_size} on {world_size()} rank(s) leaves a pair without negatives; "
                         f"use 2 or more")
     if not pairwise and len(data) < 2:
         raise UserError(f"{args.train_set_file}: {len(data)} pair has no negatives beside it; give 2 pairs or more")
-    if data.unlabelled and args.dropout == 0:
-        raise UserError(f"--dropout 0 leaves nothing to learn from {args.train_set_file}, where each text is its own "
-                        f"positive: give pairs, or a dropout above 0")
 
 
 def run_training(args, strategy: str, make_model: Callable, pairwise: bool = False) -> int:
@@ -59,12 +56,16 @@ def run_training(args, strategy: str, make_model: Callable, pairwise: bool = Fal
         # Recomputing replays the noise of Paddle's own dropout alone.
         fast = paddle.get_device() == "cpu" and not args.recompute
         with replacing_paddles() if fast else contextlib.nullcontext():
-            model, tokenizer = build_model(args, make_model, resumed)
+            model, tokenizer = build_model(args, make_model, data.unlabelled, resumed)
             return Trainer(args, data, model, tokenizer, strategy, pairwise, evaluation, resumed).train()
 
 
-def build_model(args, make_model: Callable, resumed: Resumed | None) -> tuple:
-    """The model to train, with the weights to start from, and its tokenizer."""
+def build_model(args, make_model: Callable, unlabelled: bool, resumed: Resumed | None) -> tuple:
+    """The model to train, with the weights to start from, and its tokenizer.
+
+    Raises:
+        UserError: the encoder can't be had, weights don't fit, or texts that are their own positives meet no dropout.
+    """
     from pretrained import open_encoder, start_encoder
 
     if resumed:
@@ -74,6 +75,9 @@ def build_model(args, make_model: Callable, resumed: Resumed | None) -> tuple:
     else:
         encoder, tokenizer = start_encoder(args.model_name_or_path, args.max_seq_length, args.dropout,
                                            pooler_needed=args.pooling == "cls")
+    if unlabelled and not (encoder.config.hidden_dropout_prob or encoder.config.attention_probs_dropout_prob):
+        raise UserError(f"--dropout 0 (or an encoder without dropout) leaves nothing to learn from "
+                        f"{args.train_set_file}, where each text is its own positive: give pairs, or a dropout above 0")
     if args.recompute:
         encoder.recompute_enable()
     model = make_model(encoder, output_emb_size=args.output_emb_size, pooling=args.pooling, dropout=args.dropout)

@@ -4,7 +4,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import paddle
 import pytest
 from conftest import pair_lines, read_log, train, weights, write
 
@@ -273,15 +272,6 @@ def make_trainer(encoder_folder: str, pair_file: str, *flags: str) -> trainer.Tr
     add_training_flags(parser)
     args = parser.parse_args(["--train_set_file", pair_file, *flags])
     return trainer.Trainer(args, read_train_set(pair_file), *open_encoder(encoder_folder, 32), "batch_neg", False)
-
-
-def test_ranks_differ_in_their_dropout(encoder_folder, pair_file, monkeypatch):
-    noise = []
-    for rank in (0, 0, 1):
-        monkeypatch.setattr(trainer, "rank", lambda rank=rank: rank)
-        make_trainer(encoder_folder, pair_file)
-        noise.append(paddle.rand([4]).tolist())
-    assert noise[0] == noise[1] != noise[2]
 
 
 def test_epochs_of_a_run_have_batches_of_their_own(encoder_folder, pair_file):

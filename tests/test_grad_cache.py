@@ -1,0 +1,230 @@
+"""Chunks, the gradient cache and what replaces Paddle's operators: the gradients stay those of one plain forward."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+import pytest
+from conftest import make_encoder_folder, pair_lines, read_log, train, write
+from paddle.nn import functional as F
+from test_train import emoji_rows
+
+import cli
+import cpu_ops
+import train_batch_neg
+import train_hardest_neg
+import trainer
+from batches import cut_chunks, make_batch
+from pretrained import open_encoder
+from train_data import read_train_set
+from train_flags import add_training_flags
+
+
+def many_rows(tmp_path, count: int) -> str:
+    rng = np.random.default_rng(0)
+    words = "".join(sorted(set(pair_lines()) - set("\t\n")))
+    text = lambda: "".join(rng.choice(list(words), rng.integers(2, 14)))  # noqa: E731
+    return write(tmp_path / "many.tsv", "".join(f"{text()}\t{text()}" + "\t错\n" * (i % 3 == 0) + "\n" * (i % 3 > 0)
+                                                for i in range(count)))
+
+
+def make_trainer(script, encoder_folder: str, pairs: str, *flags: str):
+    parser = cli.Parser(None)
+    add_training_flags(parser)
+    args = parser.parse_args(["--train_set_file", pairs, *flags])
+    paddle.seed(7)
+    encoder, tokenizer = open_encoder(encoder_folder, 32, args.dropout)
+    model = script.make_model(encoder, margin=0.2, output_emb_size=16, pooling="mean", dropout=args.dropout)
+    model.train()
+    return trainer.Trainer(args, read_train_set(pairs), model, tokenizer, "test", False)
+
+
+def gradients_of(made, rows) -> dict[str, np.ndarray]:
+    made.optimizer.clear_grad()
+    loss, _ = made.gradients(np.arange(rows), 1)
+    found = {name: p.grad.numpy().copy() for name, p in made.model.named_parameters() if p.grad is not None}
+    return {"loss": np.array([loss]), **found}
+
+
+def assert_equal(first: dict, second: dict, tolerance: float = 1e-5) -> None:
+    assert first.keys() == second.keys() and len(first) > 10
+    norm = math.sqrt(sum(float((value**2).sum()) for name, value in first.items() if name != "loss"))
+    assert norm > 1e-2
+    for name in first:
+        # Each of these rows sums the gradients of all tokens, in Paddle one after the other: rounding shows there first.
+        allowed = 10 * tolerance if "token_type" in name or "task_type" in name else tolerance
+        assert np.abs(first[name] - second[name]).max() <= allowed * max(norm, 1), name
+
+
+@pytest.mark.parametrize("script", [train_batch_neg, train_hardest_neg])
+@pytest.mark.parametrize("rows, chunk", [(33, 1), (33, 5), (33, 64), (2048, 64)])
+def test_cached_gradients_are_those_of_one_plain_forward(script, rows, chunk, encoder_folder, tmp_path, monkeypatch):
+    pairs = many_rows(tmp_path, rows)
+    cached = gradients_of(make_trainer(script, encoder_folder, pairs, "--dropout", "0", "--grad_cache_chunk_size",
+                                       str(chunk)), rows)
+    monkeypatch.setattr(trainer, "CPU_CHUNK_TOKENS", None)
+    plain = make_trainer(script, encoder_folder, pairs, "--dropout", "0")
+    assert len(cut_chunks(plain.lengths, None, None)) == 1
+    assert_equal(gradients_of(plain, rows), cached)
+
+
+def test_dropout_is_replayed(encoder_folder, tmp_path, monkeypatch):
+    """The same chunks with their graphs kept, under a dropout that would show: 0.5 in encoder and head."""
+    pairs, with_cache = many_rows(tmp_path, 40), ["--dropout", "0.5", "--grad_cache_chunk_size", "4"]
+    cached = make_trainer(train_batch_neg, encoder_folder, pairs, *with_cache)
+    first = gradients_of(cached, 40)
+    kept = make_trainer(train_batch_neg, encoder_folder, pairs, "--dropout", "0.5")
+    monkeypatch.setattr(trainer, "cut_chunks", lambda lengths, texts, tokens: cut_chunks(lengths, 8, tokens))
+    assert_equal(gradients_of(kept, 40), first, 1e-6)
+    other = make_trainer(train_batch_neg, encoder_folder, pairs, *with_cache, "--seed", "5")
+    assert abs(gradients_of(other, 40)["loss"] - first["loss"]) > 1e-3
+
+
+def test_noise_hangs_on_seed_step_rank_and_chunk(encoder_folder, pair_file, monkeypatch):
+    made, seen = make_trainer(train_batch_neg, encoder_folder, pair_file), {}
+    for rank, step, chunk in [(0, 1, 0), (0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 1)]:
+        monkeypatch.setattr(trainer, "rank", lambda rank=rank: rank)
+        vectors = made._encode([made.token_ids[0]], step, chunk).numpy().tobytes()
+        assert seen.setdefault((rank, step, chunk), vectors) == vectors
+    assert len(set(seen.values())) == 4
+
+
+def test_recomputing_gives_the_same_gradients(encoder_folder, tmp_path, pair_file):
+    """Paddle's own dropout, which recomputing replays."""
+    plain, again = (make_trainer(train_batch_neg, encoder_folder, pair_file, "--dropout", "0.5") for _ in range(2))
+    again.model.ptm.recompute_enable()
+    assert any(getattr(layer, "enable_recompute", False) for layer in again.model.sublayers())
+    assert_equal(gradients_of(plain, 16), gradients_of(again, 16), 1e-6)
+
+
+def test_recompute_and_cache_through_the_command_line(encoder_folder, tmp_path, pair_file):
+    base = ["--dropout", "0", "--max_steps", "3", "--batch_size", "16", "--learning_rate", "1e-5"]
+    logs = [train(train_batch_neg, encoder_folder, pair_file, tmp_path / str(i), *base, *flags)
+            for i, flags in enumerate([[], ["--recompute"], ["--grad_cache_chunk_size", "3"]])]
+    for log in logs[1:]:
+        assert [line["loss"] for line in log] == pytest.approx([line["loss"] for line in logs[0]], rel=1e-4)
+        assert [line["grad_norm"] for line in log] == pytest.approx([line["grad_norm"] for line in logs[0]], rel=1e-3)
+
+
+def test_chunks_hold_every_text_once_within_their_limits():
+    lengths = np.random.default_rng(0).integers(2, 40, 101)
+    for texts, tokens in [(None, 64), (7, None), (7, 64), (1, 1), (None, None)]:
+        chunks = cut_chunks(lengths, texts, tokens)
+        assert sorted(np.concatenate(chunks).tolist()) == list(range(101))
+        for chunk in chunks:
+            assert texts is None or len(chunk) <= texts
+            assert tokens is None or len(chunk) == 1 or len(chunk) * lengths[chunk].max() <= tokens
+
+
+def test_rows_stay_on_their_rank_without_cross_batch_negatives(tmp_path):
+    data = read_train_set(write(tmp_path / "t", "".join(f"s{i}\tt{i}\tn{i}\n" for i in range(4))))
+    rows = np.arange(4)
+    alone = make_batch(data, rows, data.negatives, 2, across_ranks=False)
+    allowed = [[data.texts[text] for text, out in zip([*data.targets, *sum(data.negatives, [])], row) if not out]
+               for row in alone.not_negative]
+    assert allowed == [["t0", "t1", "n0", "n1"]] * 2 + [["t2", "t3", "n2", "n3"]] * 2
+    assert not make_batch(data, rows, data.negatives, 2).not_negative.any()
+
+
+@pytest.mark.parametrize("script, loss", [(train_batch_neg, 0.0), (train_hardest_neg, 0.0)])
+def test_equal_targets_cost_nothing(script, loss, encoder_folder, tmp_path):
+    """All rows have one target: none is a negative, so there is nothing to learn, and nothing is not a number."""
+    pairs = write(tmp_path / "t", "".join(f"{source}\t物流信息好几天不动怎么办\n" for source in ("密码", "快递", "耳机", "爬山")))
+    log = train(script, encoder_folder, pairs, tmp_path / "out", "--max_steps", "2")
+    assert [line["loss"] for line in log] == pytest.approx([loss] * 2, abs=1e-6)
+    assert [line["grad_norm"] for line in log] == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_texts_alone_are_their_own_positives(encoder_folder, tmp_path, failure):
+    """SimCSE: under dropout the two vectors of a text differ, and the loss can fall."""
+    texts = write(tmp_path / "t", "".join(f"{line.split(chr(9))[0]}\n" for line in pair_lines().splitlines()))
+    log = train(train_batch_neg, encoder_folder, texts, tmp_path / "out", "--epochs", "15", "--learning_rate", "1e-3",
+                "--batch_size", "8", "--warmup_proportion", "0.2", "--pooling", "mean")
+    assert log[-1]["loss"] < 0.7 * log[0]["loss"]
+    line = failure(train_batch_neg.main, ["--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file",
+                                          texts, "--save_dir", str(tmp_path / "none"), "--dropout", "0"])
+    assert "--dropout 0" in line and not list(tmp_path.glob("none/model_*"))
+
+
+def test_an_encoder_without_dropout_learns_nothing_from_texts_alone(tmp_path, failure):
+    encoder = make_encoder_folder(tmp_path / "e", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    line = failure(train_batch_neg.main, ["--device", "cpu", "--model_name_or_path", encoder, "--train_set_file",
+                                          write(tmp_path / "t", "密码\n快递\n"), "--save_dir", str(tmp_path / "none")])
+    assert "dropout" in line
+
+
+def test_json_rows_train_like_columns(encoder_folder, tmp_path, pair_file):
+    import json
+
+    rows = [line.split("\t") for line in pair_lines().splitlines()]
+    jsonl = write(tmp_path / "t.jsonl", "".join(json.dumps({"query": q, "pos": [p]}) + "\n" for q, p in rows))
+    first, second = (train(train_batch_neg, encoder_folder, path, tmp_path / name, "--max_steps", "2")
+                     for name, path in (("a", pair_file), ("b", jsonl)))
+    assert [line["loss"] for line in first] == [line["loss"] for line in second]
+
+
+def test_mined_negatives_serve_all_rows(encoder_folder, tmp_path):
+    """Equal vectors: a row with n other columns costs ln(1 + n e^6)."""
+    log = train(train_batch_neg, encoder_folder, emoji_rows(tmp_path, (0, 1, 8), (2, 3, 9, 10), (4, 5)), tmp_path / "out",
+                "--epochs", "1", "--dropout", "0")
+    assert log[0]["loss"] == pytest.approx(math.log(1 + 5 * math.exp(6)), abs=1e-3)
+
+
+def test_the_log_tells_padding_and_tokens(encoder_folder, tmp_path):
+    pairs = write(tmp_path / "t", "密码\t登录密码\n" * 2)  # 2 and 4 tokens, and two special ones each
+    (line,) = train(train_batch_neg, encoder_folder, pairs, tmp_path / "out", "--epochs", "1")
+    assert line["padding"] == round(1 - (4 + 4 + 6 + 6) / 24, 4)
+    assert line["tokens_per_second"] == pytest.approx(10 * line["pairs_per_second"], rel=0.02)
+
+
+def test_batches_without_bucketing_mix_lengths(encoder_folder, tmp_path):
+    pairs = many_rows(tmp_path, 400)
+    spread = []
+    for flags in ([], ["--no_length_bucketing"]):
+        made = make_trainer(train_batch_neg, encoder_folder, pairs, "--batch_size", "10", *flags)
+        batches = made.batches_of(0)
+        assert sorted(np.concatenate(batches).tolist()) == list(range(400))
+        spread.append(np.mean([np.ptp(made.row_lengths[batch]) for batch in batches]))
+    assert spread[0] < 0.3 * spread[1]
+
+
+def test_gelu_is_paddles():
+    x = paddle.to_tensor(np.linspace(-9, 9, 2001, dtype=np.float32))
+    gradient = paddle.to_tensor(np.random.default_rng(0).normal(size=2001).astype(np.float32))
+    found = []
+    for gelu in (F.gelu, cpu_ops.gelu):
+        leaf = x.clone().detach()
+        leaf.stop_gradient = False
+        value = gelu(leaf)
+        paddle.autograd.backward([value], [gradient])
+        found.append((value.numpy(), leaf.grad.numpy()))
+    for ours, right in zip(found[1], found[0]):
+        assert np.abs(ours - right).max() < 2e-6
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(p):
+    cpu_ops.seed_noise(1, 2)
+    x = paddle.ones([1000, 300])
+    x.stop_gradient = False
+    dropped = cpu_ops.dropout(x, p)
+    values = dropped.numpy()
+    assert set(np.unique(values)) == {np.float32(0), np.float32(1 / (1 - p))}
+    assert abs((values == 0).mean() - p) < 4 * math.sqrt(p * (1 - p) / values.size)
+    assert abs(np.corrcoef(values[:, 0], values[:, 1])[0, 1]) < 0.15
+    dropped.sum().backward()
+    assert np.array_equal(x.grad.numpy(), values)
+    assert cpu_ops.dropout(x, p, training=False) is x and cpu_ops.dropout(x, 0.0) is x
+
+
+def test_the_fast_operators_are_those_of_training_alone(encoder_folder, tmp_path, pair_file, monkeypatch):
+    used = SimpleNamespace(dropout=0)
+    original = cpu_ops.dropout
+    monkeypatch.setattr(cpu_ops, "dropout", lambda *a, **k: setattr(used, "dropout", used.dropout + 1) or original(*a, **k))
+    before = F.dropout, F.gelu
+    train(train_batch_neg, encoder_folder, pair_file, tmp_path / "out", "--max_steps", "1")
+    assert used.dropout > 2 and (F.dropout, F.gelu) == before
+    counted = used.dropout
+    train(train_batch_neg, encoder_folder, pair_file, tmp_path / "re", "--max_steps", "1", "--recompute")
+    assert used.dropout == counted and len(read_log(tmp_path / "re")) == 1
