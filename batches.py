@@ -32,7 +32,7 @@ class Batch:
 
 def make_batch(data: TrainSet, rows: np.ndarray, negatives: list[list[int]], ranks: int,
                across_ranks: bool = True) -> Batch:
-    """Lay out a batch over the ranks, which get consecutive, disjoint rows.
+    """Lay out a batch over the ranks: its rows are dealt out in turn, so that long texts don't gather on one of them.
 
     Args:
         rows: row numbers of the batch.
@@ -46,7 +46,8 @@ def make_batch(data: TrainSet, rows: np.ndarray, negatives: list[list[int]], ran
     rank_of_row: list[int] = []
     rank_of_mined: list[int] = []
     start = 0
-    for number, share in enumerate(np.array_split(np.arange(len(rows)), ranks)):
+    shares = [np.arange(number, len(rows), ranks) for number in range(ranks)]
+    for number, share in enumerate(shares):
         own = [int(data.sources[rows[i]]) for i in share] + [int(data.targets[rows[i]]) for i in share]
         own += [text for i in share for text in negatives[i]]
         sources += range(start, start + len(share))
@@ -56,6 +57,8 @@ def make_batch(data: TrainSet, rows: np.ndarray, negatives: list[list[int]], ran
         rank_of_mined += [number] * (len(own) - 2 * len(share))
         texts.append(own)
         start += len(own)
+    dealt = np.concatenate(shares)
+    rows, negatives = rows[dealt], [negatives[i] for i in dealt]
     columns = np.concatenate([data.targets[rows], [text for row in negatives for text in row]]).astype(np.int64)
     not_negative = known_positives(data.sources[rows], columns, data.positives)
     if not across_ranks:

@@ -147,11 +147,9 @@ class Run:
 
     def _figures(self, records: list[tuple[int, float, int, int]]) -> dict[str, Any]:
         pairs, seconds, tokens, padded = (sum(column) for column in zip(*records[self.warm_up:]))
-        figures = {"pairs": pairs, "seconds": seconds, "steps": len(records) - self.warm_up,
-                   "pairs_per_second": pairs / seconds, "step_seconds": [record[1] for record in records]}
-        if not self.contestant.flags:  # chunks have lengths of their own, which nobody tells
-            figures |= {"padded_tokens_a_text": padded / (2 * pairs), "padding": 1 - tokens / padded}
-        return figures
+        return {"pairs": pairs, "seconds": seconds, "steps": len(records) - self.warm_up,
+                "pairs_per_second": pairs / seconds, "step_seconds": [record[1] for record in records],
+                "padded_tokens_a_text": padded / (2 * pairs), "padding": 1 - tokens / padded}
 
     def _loop(self) -> list[str]:
         function, *arguments = self.contestant.loop
@@ -177,21 +175,15 @@ class Run:
                 *(str(part) for name, value in flags.items() for part in (f"--{name}", value)), *contestant.flags]
 
     def _records_of_ours(self) -> list[tuple[int, float, int, int]]:
-        """Its log has the speeds of the steps; what was in them is known beforehand.
-
-        All texts of a batch, of both sides and of all ranks, are padded to the longest of them.
-        """
+        """Its log has speed and padding (of two ranks, the first one's); the pairs of a step are known beforehand."""
         order = (batch for epoch in itertools.count() for batch in
                  epoch_batches(self.lengths.sum(axis=1), self.contestant.batch_size, SEED, epoch) if len(batch) > 1)
         with open(self.trained / "train_log.jsonl") as log:
-            speeds = [json.loads(line)["pairs_per_second"] for line in log]
-        if len(speeds) != self.steps:
-            raise Failure(f"its train_log.jsonl has {len(speeds)} steps, not {self.steps}")
-        records = []
-        for speed, batch in zip(speeds, order):
-            lengths = self.lengths[batch]
-            records.append((len(batch), len(batch) / speed, int(lengths.sum()), int(lengths.max()) * lengths.size))
-        return records
+            lines = [json.loads(line) for line in log]
+        if len(lines) != self.steps:
+            raise Failure(f"its train_log.jsonl has {len(lines)} steps, not {self.steps}")
+        return [(len(batch), len(batch) / line["pairs_per_second"], tokens := int(self.lengths[batch].sum()),
+                 round(tokens / (1 - line["padding"]))) for line, batch in zip(lines, order)]
 
 
 def _watch(process: subprocess.Popen) -> float:

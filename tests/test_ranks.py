@@ -18,8 +18,11 @@ def test_ranks_share_a_batch_without_overlap(tmp_path, ranks):
     batch = make_batch(data, rows, negatives, ranks)
     assert len(batch.texts) == ranks
     flat = [text for texts in batch.texts for text in texts]
-    assert [data.texts[flat[i]] for i in batch.sources] == ["s8", "s1", "s5", "s3", "s2"]
-    assert [data.texts[flat[i]] for i in batch.columns[:5]] == ["t8", "t1", "t5", "t3", "t2"]
+    found = [(data.texts[flat[source]], data.texts[flat[target]]) for source, target in zip(batch.sources, batch.columns)]
+    assert sorted(found) == [("s1", "t1"), ("s2", "t2"), ("s3", "t3"), ("s5", "t5"), ("s8", "t8")]
+    assert [len(texts) - sum(data.texts[text] == "n" for text in texts) for texts in batch.texts] == [
+        2 * len(range(rank, 5, ranks)) for rank in range(ranks)]
+    assert all(data.texts[flat[i]] == "n" for i in batch.columns[5:])
     assert len(batch.columns) == 5 + sum(map(len, negatives)) == len(flat) - 5
     assert batch.not_negative.shape == (5, len(batch.columns)) and not batch.not_negative.any()
 
