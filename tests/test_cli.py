@@ -54,7 +54,7 @@ def readme_commands(name: str) -> list[str]:
 
 def test_the_readme_s_commands_run_in_order(folder):
     commands = readme_commands("README.md")
-    assert len(commands) == 13
+    assert len(commands) == 17
     for command in commands:
         result = run_process(*shlex.split(command), cwd=folder)
         assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
@@ -301,7 +301,8 @@ def test_the_published_settings_are_the_defaults():
     given = vars(parser.parse_args(["--train_set_file", __file__]))
     published = {"batch_size": 64, "learning_rate": 5e-5, "epochs": 3, "output_emb_size": 256, "max_seq_length": 64,
                  "model_name_or_path": "ernie-1.0", "pooling": "cls", "dropout": None, "weight_decay": 0.0,
-                 "warmup_proportion": 0.0, "max_grad_norm": 1.0, "max_steps": None, "use_amp": False}
+                 "warmup_proportion": 0.0, "max_grad_norm": 1.0, "max_steps": None, "amp": None, "grad_cache_chunk_size": None,
+                 "cross_batch_negatives": True, "resume": False, "keep_checkpoints": None}
     assert {name: given[name] for name in published} == published
 
 
@@ -312,11 +313,22 @@ def test_threads_are_the_user_s_choice_or_a_rank_s_share_of_the_cores(monkeypatc
         monkeypatch.setenv("PADDLE_TRAINERS_NUM", ranks)
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             monkeypatch.setenv(name, "7")
-        monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", "")
-        monkeypatch.delenv("MKL_DEBUG_CPU_TYPE")
         configure_environment("cpu")
         assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == threads
-        assert os.environ["MKL_DEBUG_CPU_TYPE"] == "5"
+
+
+@pytest.mark.parametrize("intel, given, expected", [(True, None, None), (False, None, "5"), (True, "7", "7"), (False, "7", "7")])
+def test_mkl_takes_its_fast_path_on_every_processor(intel, given, expected, monkeypatch):
+    """Set on an Intel processor with AVX-512 the variable halves the speed; elsewhere its absence does."""
+    import runtime
+
+    monkeypatch.delitem(sys.modules, "paddle", raising=False)
+    monkeypatch.setattr(runtime, "_made_by_intel", lambda: intel)
+    monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", given or "")
+    if given is None:
+        monkeypatch.delenv("MKL_DEBUG_CPU_TYPE")
+    configure_environment("cpu")
+    assert os.environ.get("MKL_DEBUG_CPU_TYPE") == expected
 
 
 def test_a_gpu_that_is_not_there_is_told(trained, pair_file, failure, monkeypatch):
