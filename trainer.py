@@ -227,8 +227,10 @@ class Trainer:
 
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         if world_size() > 1:
-            for parameter in parameters:
-                paddle.distributed.all_reduce(parameter.grad)
+            together = paddle.concat([p.grad.flatten() for p in parameters])  # one sum is faster than hundreds
+            paddle.distributed.all_reduce(together)
+            for parameter, part in zip(parameters, together.split([p.size for p in parameters])):
+                parameter.grad.copy_(part.reshape(parameter.shape), True)
         self.scaler.unscale_(self.optimizer)
         norm = float(paddle.nn.utils.clip_grad_norm_(parameters, self.args.max_grad_norm))
         # Under fp16 an infinite gradient is a scale that was too high: the scaler skips the step and lowers it.
