@@ -137,10 +137,18 @@ def test_a_small_disk(job, tmp_path, small_disk):
     print(pages, hit)
 
 
-def test_a_full_disk_for_links_and_locks(job, tmp_path, monkeypatch):
+@pytest.mark.parametrize("call", ["symlink", "replace"])
+def test_a_full_disk_for_a_link(call, job, tmp_path, monkeypatch):
     flags, right = job
+    before = getattr(os, call)
+
+    def full(source, target, *args, **kwargs):
+        if Path(target).name in ("latest", ".latest.tmp"):
+            raise OSError(28, "No space left on device")
+        return before(source, target, *args, **kwargs)
+
     with monkeypatch.context() as patch:
-        patch.setattr(os, "symlink", lambda *args, **kwargs: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(os, call, full)
         line = run(flags, tmp_path / "run", expect=2)
     assert file_of(line) == "latest"
     assert_clean_failure(line, tmp_path / "run")
