@@ -15,6 +15,10 @@ from files import UserError, is_stream
 OTHERS_SPEAK_WITHIN = 6  # seconds; the launcher looks at its ranks every two
 
 
+class LostRankError(UserError):
+    """Another rank has ended in the middle of the work; the launcher names it."""
+
+
 def rank() -> int:
     """Number of this process among those the launcher started (0 without a launcher)."""
     return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
@@ -25,9 +29,9 @@ def world_size() -> int:
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
-def notice(text: str) -> None:
+def notice(text: str, every_rank: bool = False) -> None:
     """Tell the user something on stderr, once for all ranks; results alone go to stdout."""
-    if rank() == 0:
+    if rank() == 0 or every_rank:
         print(text, file=sys.stderr, flush=True)
 
 
@@ -53,7 +57,7 @@ def _exit_code(main: Callable[[list[str] | None], int | None], argv: list[str] |
     except SystemExit as leaving:  # argparse: --help (0) or a bad flag (2)
         return int(leaving.code or 0)
     except UserError as error:
-        report(str(error))
+        report(str(error), lost_rank=isinstance(error, LostRankError))
     except BrokenPipeError:  # the reader, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -80,18 +84,22 @@ def _leave_launch(code: int) -> None:
         os._exit(code)
 
 
-def report(error: str) -> None:
+def report(error: str, lost_rank: bool = False) -> None:
     """The one line of a failed run.
 
     The launcher copies rank 0's log to the console, and repeats the log of the first rank that it finds failed. Most
     faults (files, flags) strike all ranks alike: so rank 0 leaves the word to another rank and waits to be ended, and
-    the user reads the line once. If nothing ends it, it is alone with its error and speaks.
+    the user reads the line once. If nothing ends it, it is alone with its error and speaks. Where another rank was lost
+    all speak, and then wait, so that the launcher finds and names the lost one.
     """
-    if rank() == 0 and world_size() > 1:
+    if lost_rank:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    if world_size() > 1 and (rank() == 0 or lost_rank):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         if signal.sigtimedwait({signal.SIGTERM}, OTHERS_SPEAK_WITHIN):
             return
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    if not lost_rank:
+        print(f"error: {error}", file=sys.stderr, flush=True)
 
 
 class Parser(argparse.ArgumentParser):

@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -209,6 +210,7 @@ def own_folder(path: str | os.PathLike, name: str = ".lock") -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            time.sleep(0.1)  # it may have begun a moment ago, and not have written who it is
             lock.seek(0)
             owner = lock.read().decode(errors="replace").strip() or "another process"
             lock.close()

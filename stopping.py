@@ -33,14 +33,16 @@ class Terminable:
 
     def __init__(self, save_dir: str) -> None:
         self.save_dir = save_dir
-        self.asked = self.held = False
+        self.asked = self.held = self.raised = False
 
     def __enter__(self) -> Terminable:
         self.before = signal.signal(signal.SIGTERM, self._handle)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
         signal.signal(signal.SIGTERM, self.before)
+        if self.raised and kind is not None and kind is not Terminated:
+            raise Terminated from None  # Paddle makes an error of its own of what a backward method raises
 
     @contextlib.contextmanager
     def held_back(self) -> Iterator[None]:
@@ -60,6 +62,7 @@ class Terminable:
         if rank():
             threading.Thread(target=self._leave_after_rank_0, daemon=True).start()
         elif not self.held:
+            self.raised = True
             raise Terminated
 
     def _leave_after_rank_0(self) -> None:

@@ -46,10 +46,12 @@ class TrainLog:
         args: the training flags.
         total_steps: of the run.
         done: steps of a run that is resumed; what the log has of later ones is taken out.
+        unlogged: tokens of the steps since the last line, as `unlogged` was when the run stopped.
     """
 
-    def __init__(self, args, total_steps: int, done: int) -> None:
+    def __init__(self, args, total_steps: int, done: int, unlogged: tuple[int, int] = (0, 0)) -> None:
         self.args, self.total, self.done = args, total_steps, done
+        self.unlogged = unlogged  # tokens since the last line: `own` and `computed` of StepFigures
         self.waiting: list[StepFigures] = []
 
     def __enter__(self) -> TrainLog:
@@ -81,18 +83,18 @@ class TrainLog:
     def add(self, step: int, epoch: int, figures: StepFigures) -> None:
         """Count a step; log it if it is one of the first, one of every --logging_steps, or the last."""
         self.waiting.append(figures)
+        self.unlogged = (self.unlogged[0] + figures.own, self.unlogged[1] + figures.computed)
         self.bar.update()
         if step > ALWAYS_LOGGED and step % self.args.logging_steps and step < self.total:
             return
         seconds = sum(past.seconds for past in self.waiting)
-        real = sum(past.own for past in self.waiting) / sum(past.computed for past in self.waiting)
         record = {
             "step": step, "epoch": epoch, "loss": figures.loss, "learning_rate": figures.learning_rate,
             "grad_norm": figures.grad_norm,
-            "padding": round(1 - real, 4),
+            "padding": round(1 - self.unlogged[0] / self.unlogged[1], 4),
             "pairs_per_second": round(sum(past.pairs for past in self.waiting) / seconds, 1),
             "tokens_per_second": round(sum(past.tokens for past in self.waiting) / seconds, 1)}
-        self.waiting = []
+        self.waiting, self.unlogged = [], (0, 0)
         self._append(record)
         if self.bar.disable:
             notice(f"global step {step}/{self.total}, epoch: {epoch}, loss: {figures.loss:.5f}, learning rate: "

@@ -34,11 +34,13 @@ class Resumed:
         folder: of the checkpoint.
         step: steps that were taken.
         evaluations: of these steps, as eval_log.jsonl has them.
+        unlogged: tokens of the steps that train_log.jsonl does not tell of yet.
     """
 
     folder: Path
     step: int
     evaluations: list[dict]
+    unlogged: tuple[int, int]
 
 
 def sha256_of_data(args) -> str | None:
@@ -46,9 +48,9 @@ def sha256_of_data(args) -> str | None:
     return sha256_file(args.train_set_file) if os.path.isfile(args.train_set_file) else None
 
 
-def run_facts(args, data_sha256: str | None, evaluations: list[dict]) -> dict[str, Any]:
+def run_facts(data_sha256: str | None, evaluations: list[dict], unlogged: tuple[int, int]) -> dict[str, Any]:
     """What a manifest says of the run beside its flags."""
-    return {"ranks": world_size(), "train_set_sha256": data_sha256, "evaluations": evaluations}
+    return {"ranks": world_size(), "train_set_sha256": data_sha256, "evaluations": evaluations, "unlogged": unlogged}
 
 
 def find_checkpoint(args, strategy: str, data_sha256: str | None) -> Resumed | None:
@@ -85,7 +87,7 @@ def find_checkpoint(args, strategy: str, data_sha256: str | None) -> Resumed | N
             continue
         _check_same_run(folder, facts, args, strategy, data_sha256)
         notice(f"resuming from {folder}")
-        return Resumed(folder, facts["step"], _evaluations(facts, args))
+        return Resumed(folder, facts["step"], _evaluations(facts, args), tuple(facts.get("unlogged", (0, 0))))
     raise UserError(f"--resume: no checkpoint in {args.save_dir} is whole ({reasons[0]}); bring one back, or start "
                     f"without --resume in another folder")
 
@@ -150,17 +152,20 @@ def _step_of(folder: Path) -> int | None:
 
 
 def settle(save_dir: str, step: int, best: dict | None, keep: int | None) -> None:
-    """After the checkpoint of `step` is there: point `latest` and `best`, and remove what is not to be kept.
+    """When the checkpoint of `step` is there: point `latest` and `best`, and remove what is not to be kept.
 
-    Checkpoints of later steps are an earlier run's, and are left alone.
+    A resumed run does it too: a kill may have come in between. Checkpoints of later steps are an earlier run's, and are
+    left alone.
     """
     point_at(Path(save_dir, f"model_{step}"), "latest")
     best_step = best["step"] if best else None
     if best_step is not None and Path(save_dir, f"model_{best_step}").is_dir():
         point_at(Path(save_dir, f"model_{best_step}"), "best")
+    link = Path(save_dir, "best")  # it may be of evaluations that don't count any more
+    named = os.readlink(link) if link.is_symlink() else None
     past = [number for number in steps_in(save_dir) if number <= step]
     for number in past[: -keep] if keep else []:
-        if number != best_step:
+        if f"model_{number}" != named:
             remove_checkpoint(Path(save_dir, f"model_{number}"))
 
 
@@ -173,7 +178,8 @@ def remove_checkpoint(folder: Path) -> None:
 
 
 def clear_unfinished(save_dir: str | os.PathLike) -> None:
-    """Remove what a kill left of a checkpoint that was being written or removed; the caller owns `save_dir`."""
-    for path in Path(save_dir).glob(".model_*.tmp"):
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove what a kill left of checkpoints that were being written or removed; the caller owns `save_dir`."""
+    for left in (".model_*.tmp", ".model_*.old"):
+        for path in Path(save_dir).glob(left):
+            shutil.rmtree(path, ignore_errors=True)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from batches import cut_chunks, draw_negatives, make_batch
 from checkpoint import save_checkpoint
-from cli import notice, rank, world_size
+from cli import LostRankError, notice, rank, world_size
 from data import epoch_batches, pad_batch
 from files import UserError
 from model_card import model_card
@@ -53,7 +53,7 @@ class Trainer:
         import paddle
 
         self.args, self.data, self.model, self.tokenizer = args, data, model, tokenizer
-        self.strategy, self.pairwise, self.evaluation = strategy, pairwise, evaluation
+        self.strategy, self.pairwise, self.evaluation, self.resumed = strategy, pairwise, evaluation, resumed
         self.data_sha256 = sha256_of_data(args)
         self.token_ids = tokenizer(data.texts)
         self.lengths = np.array([len(ids) for ids in self.token_ids])
@@ -111,13 +111,20 @@ class Trainer:
         """
         self._announce()
         self.model.train()
-        with TrainLog(self.args, self.total_steps, self.done) if rank() == 0 else contextlib.nullcontext() as self.log:
+        log = TrainLog(self.args, self.total_steps, self.done, self.resumed.unlogged if self.resumed else (0, 0))
+        with log if rank() == 0 else contextlib.nullcontext() as self.log:
+            if self.log and self.resumed:
+                settle(self.args.save_dir, self.done, best_of(self.evaluations), self.args.keep_checkpoints)
             self.stop = Terminable(self.args.save_dir)
             try:
                 with self.stop:
                     self._run()
             except Terminated:
                 return self._leave_early()
+            except RuntimeError as error:
+                if world_size() == 1 or "gloo" not in str(error):
+                    raise
+                raise LostRankError(self._lost_rank(error)) from error
         if rank() == 0:
             self._finish()
         return 0
@@ -254,7 +261,7 @@ class Trainer:
         card = model_card(self.args, self.strategy, self.model, self.data, self.data_sha256, self.done,
                           self.total_steps, world_size(), evaluation)
         facts = {"strategy": self.strategy, "step": self.done, "total_steps": self.total_steps,
-                 "training": vars(self.args), **run_facts(self.args, self.data_sha256, self.evaluations)}
+                 "training": vars(self.args), **run_facts(self.data_sha256, self.evaluations, self.log.unlogged)}
         save_checkpoint(self._folder(self.done), self.model, self.tokenizer, facts,
                         optimizer_state(self.model, self.optimizer, self.scaler), card)
         settle(self.args.save_dir, self.done, best_of(self.evaluations), self.args.keep_checkpoints)
@@ -271,6 +278,11 @@ class Trainer:
         where = f"saved {self._folder(self.saved)}; " if self.saved else "no step was done; "
         notice(f"stopped by SIGTERM at step {self.done}: {where}start again with --resume to go on")
         return EXIT_CODE
+
+    def _lost_rank(self, error: RuntimeError) -> str:
+        go_on = f"start again with --resume to go on from {self._folder(self.saved)}"
+        return (f"another rank has ended in or after step {self.done}, the launcher tells which ({error}); "
+                f"{go_on if self.saved else 'no checkpoint was saved yet, so start again'}")
 
     def _finish(self) -> None:
         """The picture of the run, and its outcome."""
@@ -289,6 +301,9 @@ class Trainer:
     def _announce(self) -> None:
         size = self.args.batch_size * world_size()
         notice(f"runtime: {describe_runtime()}")
+        if world_size() > 1:  # the launcher shows the last lines of a lost rank
+            notice(f"rank {rank()} of {world_size()}: if it is lost, the run ends; start again with --resume to go on",
+                   every_rank=True)
         notice(f"{self.strategy}: {len(self.data)} pairs, {len(self.data.texts)} different texts, batch {size}, "
                f"{self.steps_an_epoch} steps an epoch, {self.total_steps} in all")
         if self.data.unlabelled:
