@@ -57,7 +57,7 @@ class TrainLog:
     def __enter__(self) -> TrainLog:
         self.path = Path(self.args.save_dir, "train_log.jsonl")
         if not self.done:
-            for name in ("eval_log.jsonl", "training_curve.png"):  # of an earlier run
+            for name in ("eval_log.jsonl", "training_curve.png", "best"):  # of an earlier run
                 Path(self.args.save_dir, name).unlink(missing_ok=True)
         kept = _lines_until(self.path, self.done) if self.done else []
         with whole_file(self.path) as file:

@@ -249,6 +249,7 @@ def test_a_run_that_diverges_ends_and_keeps_its_checkpoints(script, encoder_fold
     line = failure(script.main, ["--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file", pair_file,
                                  "--save_dir", str(tmp_path / "out"), "--save_steps", "1", "--learning_rate", "1e38"])
     assert "training has diverged" in line and "at step 2" in line
+    assert f"the last good checkpoint is {tmp_path / 'out' / 'model_1'}" in line
     assert (tmp_path / "out" / "latest").resolve().name == "model_1"
 
 

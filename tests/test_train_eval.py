@@ -54,6 +54,12 @@ def test_the_figures_are_those_of_recall_and_evaluate(encoder_folder, tmp_path, 
     assert low <= last["R@10"] <= high and low < high
 
 
+def test_a_new_run_leaves_no_figures_of_the_earlier_one(encoder_folder, tmp_path, eval_files):
+    train(train_batch_neg, encoder_folder, eval_files[1], tmp_path / "out", *BASE, *eval_files)
+    train(train_batch_neg, encoder_folder, eval_files[1], tmp_path / "out", *BASE)
+    assert not (tmp_path / "out" / "eval_log.jsonl").exists() and not (tmp_path / "out" / "best").is_symlink()
+
+
 def test_two_ranks_evaluate_alike(encoder_folder, tmp_path, eval_files):
     flags = ["--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file", eval_files[1], "--dropout", "0",
              "--max_seq_length", "32", "--epochs", "1", "--learning_rate", "1e-3", *eval_files, "--eval_steps", "2",
