@@ -50,8 +50,8 @@ def find_manifest(folder: Path) -> tuple[Path, str]:
 def check(folder: Path, kind: str) -> str:
     """Raise UserError for the first file that is missing or damaged; returns what else is to be said."""
     if kind == "a checkpoint":
-        checkpoint.fingerprint_of(str(folder / checkpoint.WEIGHTS))
-        checkpoint.read_state_dict(folder / checkpoint.WEIGHTS)
+        for name in (checkpoint.WEIGHTS, *checkpoint.check_checkpoint(folder).get("training_files", {})):
+            checkpoint.read_state_dict(folder / name)
     elif kind == "an index":
         from index_store import IndexStore
 

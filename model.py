@@ -88,7 +88,8 @@ class SemanticIndexHardestNeg(SemanticIndexBase):
     def loss(self, queries: paddle.Tensor, columns: paddle.Tensor, not_negative: paddle.Tensor) -> paddle.Tensor:
         similarity = queries @ columns.T
         own = paddle.eye(*similarity.shape).astype("bool")
-        hardest = paddle.where(own | not_negative, paddle.full([], MASKED), similarity).max(axis=1)
+        candidates = paddle.where(own | not_negative, paddle.full([], MASKED), similarity)
+        hardest = candidates.topk(1, axis=1)[0].squeeze(1)  # max, whose gradient takes 20 s on a CPU for 2,048 rows
         return F.relu(self.margin - similarity.diagonal() + hardest).mean()
 
 

@@ -93,7 +93,11 @@ def test_loss_and_gradient_equal_the_formula(model, oracle, seed):
     np.fill_diagonal(mask, False)
     value, q_gradient, t_gradient = ours(model, q, t, mask)
     assert value == pytest.approx(oracle(q, t, mask), rel=2e-5)
-    for got, right in zip((q_gradient, t_gradient), slope(oracle, q, t, mask)):
+    right_gradients = slope(oracle, q, t, mask)
+    if oracle is hardest_neg:  # of two equal columns either may be the hardest one
+        for gradient in (t_gradient, right_gradients[1]):
+            gradient[1], gradient[3] = gradient[1] + gradient[3], 0
+    for got, right in zip((q_gradient, t_gradient), right_gradients):
         assert np.allclose(got, right, atol=1e-4)
 
 
