@@ -7,14 +7,13 @@ import numpy as np
 from cli import notice, rank, world_size
 from corpus import open_corpus
 from data import read_pairs
-from encoder import Encoder
+from encoder import CHUNK, Encoder
 from flat_index import FlatIndex
 from inference import DygraphRunner
-from metrics import METRICS, bootstrap_interval, case_values
-from parts import Vectors
+from metrics import METRICS, bootstrap_interval, case_values, rank_cases
+from parts import Vectors, cut
 from runtime import gather_rows
 
-PART = 65_536  # texts of the corpus that are read at once
 KEPT = ("R@10", "R@50")
 DEEPEST = 50
 
@@ -49,7 +48,7 @@ class Evaluation:
             chosen = np.zeros(count, dtype=bool)
             chosen[np.random.default_rng(self.args.seed).permutation(count)[:size]] = True
             texts: list[str] = []
-            ranges = [(first, min(first + PART, count)) for first in range(0, count, PART)]
+            ranges = cut(0, count, CHUNK)
             for (first, _), part in zip(ranges, corpus.parts(ranges)):
                 texts += [text for i, text in enumerate(part, first) if chosen[i] or text in targets]
             missing = len(targets - corpus.found)
@@ -74,25 +73,20 @@ class Evaluation:
             vectors = encoder.encode(self.corpus + self.sources, progress="evaluation", shared=True)
         finally:
             model.train()
-        places = self._places(vectors[: len(self.corpus)], vectors[len(self.corpus) :])
-        values = case_values(places)[:, [METRICS.index(name) for name in KEPT]]
+        ranks = self._ranks(vectors[: len(self.corpus)], vectors[len(self.corpus) :])
+        values = case_values(ranks)[:, [METRICS.index(name) for name in KEPT]]
         intervals = 100 * bootstrap_interval(values, [source for source, _ in self.pairs])
         return {**{name: round(float(100 * values[:, i].mean()), 4) for i, name in enumerate(KEPT)},
                 "texts": len(self.corpus),
                 "intervals": {name: [round(float(x), 4) for x in intervals[:, i]] for i, name in enumerate(KEPT)}}
 
-    def _places(self, corpus: np.ndarray, queries: np.ndarray) -> np.ndarray:
-        """Place of each pair's target among the best texts that are not the source itself, from 1; 0 for none."""
-        place_of_source = {source: i for i, source in enumerate(self.sources)}
-        cases = [(place_of_source[source], target) for source, target in self.pairs]
-        shares = np.array_split(np.arange(len(self.sources)), world_size())
-        mine = shares[rank()]
+    def _ranks(self, corpus: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        """Rank of each pair's target, as `metrics.rank_cases` counts it; each rank of the launch searches its share."""
+        mine = np.array_split(np.arange(len(self.sources)), world_size())[rank()]
+        # One more than counts: the source itself may be among them.
         found = FlatIndex().build(Vectors([corpus])).search(queries[mine], min(DEEPEST + 1, len(corpus)))
-        texts = [[self.corpus[i] for i in row if self.corpus[i] != self.sources[source]][:DEEPEST]
-                 for source, row in zip(mine, found)]
-        own = {int(source): {text: i for i, text in enumerate(row, 1)} for source, row in zip(mine, texts)}
-        places = [own[source].get(target, 0) if source in own else 0 for source, target in cases]
-        return _sum_over_ranks(np.array(places, dtype=np.int64))
+        result = {self.sources[source]: [(self.corpus[i], 0.0) for i in row] for source, row in zip(mine, found)}
+        return _sum_over_ranks(rank_cases(self.pairs, result, DEEPEST))
 
 
 def _sum_over_ranks(numbers: np.ndarray) -> np.ndarray:

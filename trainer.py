@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 
 from batches import cut_chunks, draw_negatives, make_batch
 from checkpoint import save_checkpoint
 from cli import LostRankError, notice, rank, world_size
+from cpu_ops import seed_noise
 from data import epoch_batches, pad_batch
 from files import UserError
 from model_card import model_card
@@ -30,7 +32,7 @@ from tokenizer import Tokenizer
 from train_data import TrainSet
 from train_eval import Evaluation, best_of, without_gain
 from train_log import StepFigures, TrainLog, read_log
-from train_state import Resumed, optimizer_state, restore_optimizer, run_facts, settle, sha256_of_data, steps_in
+from train_state import Resumed, optimizer_state, restore_optimizer, run_facts, settle, steps_in
 
 # Tokens of a chunk on a CPU: little padding, and what is computed stays in the caches. Of 256 to 4,096 the fastest.
 CPU_CHUNK_TOKENS = 512
@@ -46,15 +48,15 @@ class Trainer:
         pairwise: one negative of its own for each row, instead of the whole batch.
         evaluation: None trains without.
         resumed: the checkpoint that the model's weights are of; None starts at step 0.
+        data_sha256: of the training file, for checkpoints and their cards; None if it was a pipe.
     """
 
     def __init__(self, args, data: TrainSet, model, tokenizer: Tokenizer, strategy: str, pairwise: bool,
-                 evaluation: Evaluation | None = None, resumed: Resumed | None = None) -> None:
-        import paddle
-
+                 evaluation: Evaluation | None = None, resumed: Resumed | None = None,
+                 data_sha256: str | None = None) -> None:
         self.args, self.data, self.model, self.tokenizer = args, data, model, tokenizer
         self.strategy, self.pairwise, self.evaluation, self.resumed = strategy, pairwise, evaluation, resumed
-        self.data_sha256 = sha256_of_data(args)
+        self.data_sha256 = data_sha256
         self.token_ids = tokenizer(data.texts)
         self.lengths = np.array([len(ids) for ids in self.token_ids])
         self.row_lengths = self.lengths[data.sources] + self.lengths[data.targets]
@@ -93,8 +95,6 @@ class Trainer:
         return self.args.learning_rate * (self.total_steps - done) / (self.total_steps - warmup)
 
     def _optimizer(self):
-        import paddle
-
         decayed = {parameter.name for name, parameter in self.model.named_parameters()
                    if "bias" not in name and "norm" not in name}
         return paddle.optimizer.AdamW(self.args.learning_rate, parameters=self.model.parameters(),
@@ -174,8 +174,6 @@ class Trainer:
         Returns:
             The loss, the same on all ranks, and the counts that `StepFigures` wants.
         """
-        import paddle
-
         negatives = [self.data.negatives[row] for row in rows]
         if self.pairwise:
             negatives = draw_negatives(self.data, rows, self.args.seed, step)
@@ -211,10 +209,6 @@ class Trainer:
 
     def _encode(self, token_ids: list[list[int]], step: int, chunk: int):
         """Vectors of texts; the noise of dropout hangs on seed, step, rank and chunk alone, and can be drawn again."""
-        import paddle
-
-        from cpu_ops import seed_noise
-
         seed_noise(self.args.seed, step, rank(), chunk)
         ids, mask = pad_batch(token_ids, self.tokenizer.pad_id)
         half: Any = {"bf16": "bfloat16", "fp16": "float16"}.get(self.args.amp)
@@ -230,8 +224,6 @@ class Trainer:
         Raises:
             UserError: the loss or a gradient is not finite; the weights are left as they are.
         """
-        import paddle
-
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         if world_size() > 1:
             together = paddle.concat([p.grad.flatten() for p in parameters])  # one sum is faster than hundreds

@@ -49,7 +49,8 @@ def run_training(args, strategy: str, make_model: Callable, pairwise: bool = Fal
             restore_replaced(args.save_dir)
             clear_unfinished(args.save_dir)
         wait_for_ranks()
-        resumed = find_checkpoint(args, strategy, sha256_of_data(args)) if args.resume else None
+        digest = sha256_of_data(args)
+        resumed = find_checkpoint(args, strategy, digest) if args.resume else None
         from cpu_ops import replacing_paddles
         from trainer import Trainer
 
@@ -57,7 +58,7 @@ def run_training(args, strategy: str, make_model: Callable, pairwise: bool = Fal
         fast = paddle.get_device() == "cpu" and not args.recompute
         with replacing_paddles() if fast else contextlib.nullcontext():
             model, tokenizer = build_model(args, make_model, data.unlabelled, resumed)
-            return Trainer(args, data, model, tokenizer, strategy, pairwise, evaluation, resumed).train()
+            return Trainer(args, data, model, tokenizer, strategy, pairwise, evaluation, resumed, digest).train()
 
 
 def build_model(args, make_model: Callable, unlabelled: bool, resumed: Resumed | None) -> tuple:
