@@ -102,3 +102,28 @@ def cut_chunks(lengths: np.ndarray, most_texts: int | None, most_tokens: int | N
         chunks.append(order[:size])
         order = order[size:]
     return chunks
+
+
+def deal_chunks(lengths: np.ndarray, hands: int, most_texts: int | None,
+                most_tokens: int | None) -> tuple[list[np.ndarray], list[list[int]]]:
+    """Cut the texts of a step into chunks for several hands that work side by side, so that all have as much to do.
+
+    Args:
+        lengths, most_texts, most_tokens: as `cut_chunks` takes them; several hands need a limit of tokens.
+
+    Returns:
+        The chunks, and for each hand the numbers of those that are its own.
+    """
+    chunks = cut_chunks(lengths, most_texts, most_tokens)
+    if hands > 1:
+        wanted = hands * -(-len(chunks) // hands)
+        tokens = int(lengths.sum()) // wanted
+        while tokens < most_tokens and len(chunks := cut_chunks(lengths, most_texts, tokens)) > wanted:
+            tokens += 1 + tokens // 50
+    dealt: list[list[int]] = [[] for _ in range(hands)]
+    loads = [0] * hands
+    for number, chunk in enumerate(chunks):
+        hand = loads.index(min(loads))
+        dealt[hand].append(number)
+        loads[hand] += int(lengths[chunk].max()) * len(chunk)
+    return chunks, dealt

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Protocol
 
@@ -46,24 +47,32 @@ class Runner(Protocol):
 
 
 class DygraphRunner:
-    """The model as it is, on the device that Paddle was started for; in half precision on a GPU where asked."""
+    """The model as it is, on the device that Paddle was started for; in half precision on a GPU where asked.
+
+    Args:
+        side_by_side: batches computed at once, each in a thread of its own; more than one is for CPUs.
+    """
 
     few_shapes = False
 
-    def __init__(self, model, precision: str = "fp32") -> None:
+    def __init__(self, model, precision: str = "fp32", side_by_side: int = 1) -> None:
         import paddle
 
-        self.model, self.dimension = model, model.dimension
+        self.model, self.dimension, self.side_by_side = model, model.dimension, side_by_side
         self.most_tokens: int | None = CPU_TOKENS if paddle.get_device() == "cpu" else None
         self.half: Any = {"bf16": "bfloat16", "fp16": "float16"}.get(precision)
 
     def run(self, batches: Iterable[Batch], done: Callable[[int], Any]) -> list[np.ndarray]:
         import paddle
 
+        def encode(batch: Batch) -> np.ndarray:
+            with paddle.no_grad(), paddle.amp.auto_cast(self.half is not None, dtype=self.half or "float16"):
+                return self.model(*map(paddle.to_tensor, batch)).numpy()
+
         vectors = []
-        with paddle.no_grad(), paddle.amp.auto_cast(self.half is not None, dtype=self.half or "float16"):
-            for number, (ids, mask) in enumerate(batches):
-                vectors.append(self.model(paddle.to_tensor(ids), paddle.to_tensor(mask)).numpy())
+        with ThreadPoolExecutor(self.side_by_side) as pool:
+            for number, found in enumerate((map if self.side_by_side == 1 else pool.map)(encode, batches)):
+                vectors.append(found)
                 done(number)
         return vectors
 

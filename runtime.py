@@ -14,6 +14,9 @@ from types import ModuleType
 from cli import rank, world_size
 from files import UserError
 
+_given = os.environ.get("OMP_NUM_THREADS", "")
+THREADS_GIVEN = int(_given) if _given.isdecimal() else 0  # the user's choice, before anything here sets it
+
 
 def start_paddle(device: str | None, seed: int = 0, threads: int | None = None) -> ModuleType:
     """Import paddle for `device` ("cpu", "gpu" or None for whichever there is) and join the other ranks.
@@ -65,16 +68,19 @@ def configure_environment(device: str | None, threads: int | None = None) -> Non
     MKL_DEBUG_CPU_TYPE=5 is set. On Intel's the variable stays away: it would hold MKL to AVX2, and halve the speed of a
     processor with AVX-512. Paddle itself sets OMP_NUM_THREADS to 1 where it finds none, and its launcher hands that 1
     on to the ranks, so there it is not the user's choice and is replaced.
+
+    Args:
+        threads: for each operator; None takes all that this rank has.
     """
     if "paddle" in sys.modules:
         return
     if not _made_by_intel():
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        if threads or world_size() > 1:
-            os.environ[name] = str(threads or threads_of_rank())
-        else:
-            os.environ.setdefault(name, str(threads_of_rank()))
+    os.environ["OMP_NUM_THREADS"] = str(threads or threads_of_rank())
+    if threads or world_size() > 1:
+        os.environ["MKL_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]
+    else:
+        os.environ.setdefault("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore")  # ccache, setuptools and deprecations inside paddle: none is the user's to mend
@@ -89,7 +95,9 @@ def _made_by_intel() -> bool:
 
 
 def threads_of_rank() -> int:
-    """This rank's share of the processors that the ranks on this machine may use."""
+    """Threads for this rank: OMP_NUM_THREADS, or its share of the processors that the ranks here may use."""
+    if THREADS_GIVEN and world_size() == 1:
+        return THREADS_GIVEN
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("PADDLE_LOCAL_SIZE", world_size())))
 
@@ -103,12 +111,16 @@ def gpu_build() -> bool:
     return True
 
 
-def describe_runtime() -> str:
-    """Device, threads and ranks of this run, for its log."""
+def describe_runtime(copies: int = 1) -> str:
+    """Device, threads and ranks of this run, for its log.
+
+    Args:
+        copies: of the model that work side by side, each in threads of its own.
+    """
     paddle = sys.modules.get("paddle")
-    mkl = os.environ.get("MKL_DEBUG_CPU_TYPE")
-    return (f"{paddle.get_device() if paddle else 'cpu'}, {world_size()} rank(s), "
-            f"{os.environ.get('OMP_NUM_THREADS')} threads each" + (f", MKL_DEBUG_CPU_TYPE={mkl}" if mkl else ""))
+    threads, mkl = copies * int(os.environ["OMP_NUM_THREADS"]), os.environ.get("MKL_DEBUG_CPU_TYPE")
+    return (f"{paddle.get_device() if paddle else 'cpu'}, {world_size()} rank(s), {threads} threads each"
+            + (f", MKL_DEBUG_CPU_TYPE={mkl}" if mkl else ""))
 
 
 def wait_for_ranks() -> None:

@@ -59,8 +59,11 @@ class Evaluation:
                    f"pairs can't be hits")
         return texts
 
-    def run(self, model, tokenizer) -> dict:
+    def run(self, model, tokenizer, threads: int = 1) -> dict:
         """Evaluate the model as it is; it is left in training mode, and no random number is drawn.
+
+        Args:
+            threads: that encode side by side.
 
         Returns:
             Recall in percent under "R@10" and "R@50", the same on all ranks, their 95 % bootstrap intervals under
@@ -68,8 +71,8 @@ class Evaluation:
         """
         model.eval()
         try:
-            encoder = Encoder(DygraphRunner(model, self.args.amp or "fp32"), tokenizer, self.args.batch_size,
-                              self.args.max_seq_length)
+            encoder = Encoder(DygraphRunner(model, self.args.amp or "fp32", threads), tokenizer,
+                              self.args.batch_size, self.args.max_seq_length)
             vectors = encoder.encode(self.corpus + self.sources, progress="evaluation", shared=True)
         finally:
             model.train()

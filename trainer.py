@@ -5,7 +5,8 @@ encodes its share, chunk by chunk; the vectors are gathered; each rank computes 
 meets the negatives of all ranks; each sends the gradient of its own vectors back through its encoder; parameter
 gradients are summed over the ranks. N ranks with batch B so take the very step that one process takes with batch N x B.
 With a gradient cache only the vectors of a chunk are kept, and it is encoded again, with the same dropout, when its
-gradient is there (the scheme of GradCache, Gao et al. 2021, arXiv:2101.06983).
+gradient is there (the scheme of GradCache, Gao et al. 2021, arXiv:2101.06983). On a CPU the chunks of a rank are dealt
+out to copies of the model, one a thread.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from typing import Any
 import numpy as np
 import paddle
 
-from batches import cut_chunks, draw_negatives, make_batch
+from batches import deal_chunks, draw_negatives, make_batch
 from checkpoint import save_checkpoint
 from cli import LostRankError, notice, rank, world_size
-from cpu_ops import seed_noise
+from cpu_ops import add_gradients, remembering_lookups, seed_noise
 from data import epoch_batches, pad_batch
 from files import UserError
 from model_card import model_card
+from replicas import Replicas
 from runtime import describe_runtime, gather_rows
 from stopping import EXIT_CODE, Terminable, Terminated
 from tokenizer import Tokenizer
@@ -49,11 +51,12 @@ class Trainer:
         evaluation: None trains without.
         resumed: the checkpoint that the model's weights are of; None starts at step 0.
         data_sha256: of the training file, for checkpoints and their cards; None if it was a pipe.
+        copies: of the model that compute side by side; more than one needs `cpu_ops.replacing_paddles`.
     """
 
     def __init__(self, args, data: TrainSet, model, tokenizer: Tokenizer, strategy: str, pairwise: bool,
                  evaluation: Evaluation | None = None, resumed: Resumed | None = None,
-                 data_sha256: str | None = None) -> None:
+                 data_sha256: str | None = None, copies: int = 1) -> None:
         self.args, self.data, self.model, self.tokenizer = args, data, model, tokenizer
         self.strategy, self.pairwise, self.evaluation, self.resumed = strategy, pairwise, evaluation, resumed
         self.data_sha256 = data_sha256
@@ -73,6 +76,7 @@ class Trainer:
         if world_size() > 1:
             for parameter in model.parameters():  # the same start everywhere, whatever each rank did before
                 paddle.distributed.broadcast(parameter, src=0)
+        self.replicas = Replicas(model, copies)
 
     def batches_of(self, epoch: int) -> list[np.ndarray]:
         """Row numbers of each step of an epoch; a last batch of one row has no negatives and is left out."""
@@ -110,7 +114,7 @@ class Trainer:
             UserError: the loss or a gradient is no longer finite, another rank has died, or a file can't be written.
         """
         self._announce()
-        self.model.train()
+        self.replicas.train()
         log = TrainLog(self.args, self.total_steps, self.done, self.resumed.unlogged if self.resumed else (0, 0))
         with log if rank() == 0 else contextlib.nullcontext() as self.log:
             if self.log and self.resumed:
@@ -151,7 +155,8 @@ class Trainer:
         evaluated = bool(self.evaluations) and self.evaluations[-1]["step"] == self.done
         if self.evaluation and not evaluated and (last or self.done % self.args.eval_steps == 0):
             started = time.perf_counter()
-            found = {"step": self.done, **self.evaluation.run(self.model, self.tokenizer)}
+            found = {"step": self.done,
+                     **self.evaluation.run(self.model, self.tokenizer, len(self.replicas.models))}
             with self.stop.held_back():
                 self.evaluations.append(found)
                 better = best_of(self.evaluations) is found
@@ -182,16 +187,23 @@ class Trainer:
         # A rank without rows encodes one empty text, so that its gradients exist: they are zero.
         token_ids = [self.token_ids[text] for text in batch.texts[rank()]] or self.tokenizer([""])
         lengths = np.array([len(ids) for ids in token_ids])
-        chunk_size = self.args.grad_cache_chunk_size
-        chunks = cut_chunks(lengths, chunk_size and 2 * chunk_size, CPU_CHUNK_TOKENS if self.on_cpu else None)
+        cached = self.args.grad_cache_chunk_size
+        chunks, shares = deal_chunks(lengths, len(self.replicas.models), cached and 2 * cached,
+                                     CPU_CHUNK_TOKENS if self.on_cpu else None)
 
-        def encode(number: int):
-            return self._encode([token_ids[i] for i in chunks[number]], step, number)
+        def encode(model, number: int, keep: bool = True) -> tuple[Any, list]:
+            with contextlib.nullcontext() if keep else paddle.no_grad():
+                return self._encode(model, [token_ids[i] for i in chunks[number]], step, number)
 
-        with paddle.no_grad() if chunk_size else contextlib.nullcontext():
-            encoded = [encode(number) for number in range(len(chunks))]
+        def send_back(model, number: int) -> list:
+            vectors, lookups = encode(model, number) if cached else encoded[number]
+            own_gradient = gradient.index_select(paddle.to_tensor(chunks[number]))
+            paddle.autograd.backward([vectors], [own_gradient])
+            return lookups
+
+        encoded = self.replicas.run(lambda model, number: encode(model, number, keep=not cached), shares)
         in_order = paddle.to_tensor(np.argsort(np.concatenate(chunks)))
-        own = paddle.concat([vectors.detach() for vectors in encoded]).index_select(in_order)
+        own = paddle.concat([vectors.detach() for vectors, _ in encoded]).index_select(in_order)
         gathered = gather_rows(own, counts)
         gathered.stop_gradient = False
         loss = self.model.loss(gathered.index_select(paddle.to_tensor(batch.sources)),
@@ -200,21 +212,26 @@ class Trainer:
         self.scaler.scale(loss).backward()
         first = sum(counts[: rank()])
         gradient = gathered.grad[first : first + len(token_ids)] if counts[rank()] else paddle.zeros_like(own)
-        for number, places in enumerate(chunks):
-            vectors = encode(number) if chunk_size else encoded[number]
-            paddle.autograd.backward([vectors], [gradient.index_select(paddle.to_tensor(places))])
+        for lookups in self.replicas.run(send_back, shares):
+            add_gradients(lookups)
+        self.replicas.sum_gradients()
         return float(loss), {
             "pairs": batch.rows, "tokens": int(sum(self.lengths[texts].sum() for texts in batch.texts if texts)),
-            "own": int(lengths.sum()), "computed": int(sum(lengths[c].max() * len(c) for c in chunks))}
+            "own": int(lengths.sum()), "computed": int(sum(lengths[chunk].max() * len(chunk) for chunk in chunks))}
 
-    def _encode(self, token_ids: list[list[int]], step: int, chunk: int):
-        """Vectors of texts; the noise of dropout hangs on seed, step, rank and chunk alone, and can be drawn again."""
+    def _encode(self, model, token_ids: list[list[int]], step: int, chunk: int) -> tuple[Any, list]:
+        """Vectors of texts, and the lookups of their embeddings.
+
+        The noise of dropout hangs on seed, step, rank and chunk alone, and can be drawn again.
+        """
         seed_noise(self.args.seed, step, rank(), chunk)
         ids, mask = pad_batch(token_ids, self.tokenizer.pad_id)
         half: Any = {"bf16": "bfloat16", "fp16": "float16"}.get(self.args.amp)
-        with paddle.amp.auto_cast(half is not None, level="O1", dtype=half or "float16"):
-            return self.model(paddle.to_tensor(ids), paddle.to_tensor(mask))
+        with paddle.amp.auto_cast(half is not None, level="O1", dtype=half or "float16"), \
+                remembering_lookups() as lookups:
+            return model(paddle.to_tensor(ids), paddle.to_tensor(mask)), lookups
 
+    @paddle.no_grad()
     def update(self, loss: float, step: int, rate: float) -> float:
         """Sum gradients over the ranks (each holds those of its own texts for the full loss), clip, and step.
 
@@ -231,12 +248,15 @@ class Trainer:
             for parameter, part in zip(parameters, together.split([p.size for p in parameters])):
                 parameter.grad.copy_(part.reshape(parameter.shape), True)
         self.scaler.unscale_(self.optimizer)
-        norm = float(paddle.nn.utils.clip_grad_norm_(parameters, self.args.max_grad_norm))
+        norm = _norm(parameters)
         # Under fp16 an infinite gradient is a scale that was too high: the scaler skips the step and lowers it.
         if not math.isfinite(loss) or not (math.isfinite(norm) or self.args.amp == "fp16"):
             good = f"the last good checkpoint is {self._folder(self.saved)}" if self.saved else "none was saved before"
             raise UserError(f"training has diverged: loss {loss}, gradient norm {norm} at step {step}; lower "
                             f"--learning_rate {self.args.learning_rate} or raise --warmup_proportion ({good})")
+        if norm > self.args.max_grad_norm:
+            for parameter in parameters:
+                parameter.grad.scale_(self.args.max_grad_norm / norm)
         self.optimizer.set_lr(rate)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -292,7 +312,7 @@ class Trainer:
 
     def _announce(self) -> None:
         size = self.args.batch_size * world_size()
-        notice(f"runtime: {describe_runtime()}")
+        notice(f"runtime: {describe_runtime(len(self.replicas.models))}")
         if world_size() > 1:  # the launcher shows the last lines of a lost rank
             notice(f"rank {rank()} of {world_size()}: if it is lost, the run ends; start again with --resume to go on",
                    every_rank=True)
@@ -311,3 +331,9 @@ class Trainer:
         if earlier and not self.done:
             notice(f"{self.args.save_dir} holds checkpoints of an earlier run ({', '.join(earlier[:5])}): those of the "
                    f"same step are replaced, `latest` will point at this run's")
+
+
+def _norm(parameters: list) -> float:
+    """Length of all gradients together; paddle.nn.utils.clip_grad_norm_ takes ten times as long for it."""
+    squares = [paddle.dot(flat, flat) for flat in (parameter.grad.flatten() for parameter in parameters)]
+    return math.sqrt(float(paddle.stack(squares).sum()))

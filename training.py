@@ -8,10 +8,12 @@ from typing import Callable
 from checkpoint import WEIGHTS, load_weights, read_state_dict, restore_replaced
 from cli import rank, world_size
 from files import UserError, make_folder, own_folder
-from runtime import start_paddle, wait_for_ranks
+from runtime import start_paddle, threads_of_rank, wait_for_ranks
 from train_data import TrainSet, read_train_set
 from train_eval import Evaluation
 from train_state import Resumed, clear_unfinished, find_checkpoint, sha256_of_data
+
+MOST_COPIES = 4  # of the model in a process; each takes memory for a gradient of the whole model
 
 
 def check_data(args, data: TrainSet, pairwise: bool) -> None:
@@ -42,7 +44,10 @@ def run_training(args, strategy: str, make_model: Callable, pairwise: bool = Fal
     if args.visualdl_dir:
         make_folder(args.visualdl_dir)
     with own_folder(args.save_dir) if rank() == 0 else contextlib.nullcontext():
-        paddle = start_paddle(args.device, args.seed)
+        threads = threads_of_rank()
+        # Recomputing replays the noise of Paddle's own dropout alone, so there Paddle's operators stay.
+        copies = 1 if args.recompute or args.device == "gpu" else min(threads, MOST_COPIES)
+        paddle = start_paddle(args.device, args.seed, threads // copies)
         if args.amp and paddle.get_device() == "cpu":
             raise UserError(f"--amp {args.amp} needs a GPU, and this PaddlePaddle sees none; leave --amp out")
         if rank() == 0:
@@ -54,11 +59,11 @@ def run_training(args, strategy: str, make_model: Callable, pairwise: bool = Fal
         from cpu_ops import replacing_paddles
         from trainer import Trainer
 
-        # Recomputing replays the noise of Paddle's own dropout alone.
         fast = paddle.get_device() == "cpu" and not args.recompute
         with replacing_paddles() if fast else contextlib.nullcontext():
             model, tokenizer = build_model(args, make_model, data.unlabelled, resumed)
-            return Trainer(args, data, model, tokenizer, strategy, pairwise, evaluation, resumed, digest).train()
+            return Trainer(args, data, model, tokenizer, strategy, pairwise, evaluation, resumed, digest,
+                           copies if fast else 1).train()
 
 
 def build_model(args, make_model: Callable, unlabelled: bool, resumed: Resumed | None) -> tuple:

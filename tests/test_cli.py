@@ -28,6 +28,7 @@ import cli
 import evaluate
 import predict
 import recall
+import runtime
 import train_batch_neg
 from runtime import configure_environment
 
@@ -309,6 +310,7 @@ def test_the_published_settings_are_the_defaults():
 def test_threads_are_the_user_s_choice_or_a_rank_s_share_of_the_cores(monkeypatch):
     monkeypatch.delitem(sys.modules, "paddle", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(runtime, "THREADS_GIVEN", 7)
     for ranks, threads in (("1", "7"), ("4", "2"), ("16", "1")):
         monkeypatch.setenv("PADDLE_TRAINERS_NUM", ranks)
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -320,8 +322,6 @@ def test_threads_are_the_user_s_choice_or_a_rank_s_share_of_the_cores(monkeypatc
 @pytest.mark.parametrize("intel, given, expected", [(True, None, None), (False, None, "5"), (True, "7", "7"), (False, "7", "7")])
 def test_mkl_takes_its_fast_path_on_every_processor(intel, given, expected, monkeypatch):
     """Set on an Intel processor with AVX-512 the variable halves the speed; elsewhere its absence does."""
-    import runtime
-
     monkeypatch.delitem(sys.modules, "paddle", raising=False)
     monkeypatch.setattr(runtime, "_made_by_intel", lambda: intel)
     monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", given or "")

@@ -1,6 +1,8 @@
 """Chunks, the gradient cache and what replaces Paddle's operators: the gradients stay those of one plain forward."""
 
+import contextlib
 import math
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +17,8 @@ import cpu_ops
 import train_batch_neg
 import train_hardest_neg
 import trainer
-from batches import cut_chunks, make_batch
+import training
+from batches import cut_chunks, deal_chunks, make_batch
 from pretrained import open_encoder
 from train_data import read_train_set
 from train_flags import add_training_flags
@@ -29,7 +32,7 @@ def many_rows(tmp_path, count: int) -> str:
                                                 for i in range(count)))
 
 
-def make_trainer(script, encoder_folder: str, pairs: str, *flags: str):
+def make_trainer(script, encoder_folder: str, pairs: str, *flags: str, copies: int = 1):
     parser = cli.Parser(None)
     add_training_flags(parser)
     args = parser.parse_args(["--train_set_file", pairs, *flags])
@@ -37,7 +40,8 @@ def make_trainer(script, encoder_folder: str, pairs: str, *flags: str):
     encoder, tokenizer = open_encoder(encoder_folder, 32, args.dropout)
     model = script.make_model(encoder, margin=0.2, output_emb_size=16, pooling="mean", dropout=args.dropout)
     model.train()
-    return trainer.Trainer(args, read_train_set(pairs), model, tokenizer, "test", False)
+    return trainer.Trainer(args, read_train_set(pairs), model, tokenizer, "test", False,
+                           copies=copies)
 
 
 def gradients_of(made, rows) -> dict[str, np.ndarray]:
@@ -75,17 +79,65 @@ def test_dropout_is_replayed(encoder_folder, tmp_path, monkeypatch):
     cached = make_trainer(train_batch_neg, encoder_folder, pairs, *with_cache)
     first = gradients_of(cached, 40)
     kept = make_trainer(train_batch_neg, encoder_folder, pairs, "--dropout", "0.5")
-    monkeypatch.setattr(trainer, "cut_chunks", lambda lengths, texts, tokens: cut_chunks(lengths, 8, tokens))
+    monkeypatch.setattr(trainer, "deal_chunks", lambda lengths, hands, texts, most: deal_chunks(lengths, hands, 8, most))
     assert_equal(gradients_of(kept, 40), first, 1e-6)
     other = make_trainer(train_batch_neg, encoder_folder, pairs, *with_cache, "--seed", "5")
     assert abs(gradients_of(other, 40)["loss"] - first["loss"]) > 1e-3
+
+
+@pytest.mark.parametrize("flags", [[], ["--grad_cache_chunk_size", "5"]])
+@pytest.mark.parametrize("script", [train_batch_neg, train_hardest_neg])
+def test_copies_in_threads_give_the_gradients_of_one_model(script, flags, encoder_folder, tmp_path, monkeypatch):
+    pairs = many_rows(tmp_path, 33)
+    plain = gradients_of(make_trainer(script, encoder_folder, pairs, "--dropout", "0"), 33)
+    monkeypatch.setattr(trainer, "CPU_CHUNK_TOKENS", 64)
+    with cpu_ops.replacing_paddles():
+        for copies in (1, 2, 3, 50):
+            made = make_trainer(script, encoder_folder, pairs, "--dropout", "0", *flags, copies=copies)
+            for _ in range(2):  # the second time into gradients that are there already
+                assert_equal(plain, gradients_of(made, 33))
+
+
+def test_copies_follow_the_optimizer_and_repeat_to_the_last_bit(encoder_folder, tmp_path, monkeypatch):
+    """Under dropout, whose noise each thread draws for itself, and over several steps."""
+    pairs = many_rows(tmp_path, 33)
+    monkeypatch.setattr(trainer, "CPU_CHUNK_TOKENS", 64)
+    seen = []
+    with cpu_ops.replacing_paddles():
+        for _ in range(3):
+            made = make_trainer(train_batch_neg, encoder_folder, pairs, "--dropout", "0.3", copies=3)
+            for step in range(1, 5):
+                made.update(made.gradients(np.arange(33), step)[0], step, 1e-2)
+            for copy in made.replicas.models[1:]:
+                for own, other in zip(made.model.parameters(), copy.parameters()):
+                    assert np.array_equal(own.numpy(), other.numpy())
+            seen.append(b"".join(p.numpy().tobytes() for p in made.model.parameters()))
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_an_error_in_one_thread_ends_the_others(encoder_folder, pair_file, monkeypatch):
+    monkeypatch.setattr(trainer, "CPU_CHUNK_TOKENS", 8)
+    made, done = make_trainer(train_batch_neg, encoder_folder, pair_file, copies=2), []
+    waits = iter([True])
+
+    def encode(*_):
+        if next(waits, False):
+            raise MemoryError("no room")
+        done.append(time.sleep(0.05))
+
+    monkeypatch.setattr(made, "_encode", encode)
+    with pytest.raises(MemoryError, match="no room"):
+        made.gradients(np.arange(16), 1)
+    ended = len(done)
+    time.sleep(0.2)
+    assert len(done) == ended < 8
 
 
 def test_noise_hangs_on_seed_step_rank_and_chunk(encoder_folder, pair_file, monkeypatch):
     made, seen = make_trainer(train_batch_neg, encoder_folder, pair_file), {}
     for rank, step, chunk in [(0, 1, 0), (0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 1)]:
         monkeypatch.setattr(trainer, "rank", lambda rank=rank: rank)
-        vectors = made._encode([made.token_ids[0]], step, chunk).numpy().tobytes()
+        vectors = made._encode(made.model, [made.token_ids[0]], step, chunk)[0].numpy().tobytes()
         assert seen.setdefault((rank, step, chunk), vectors) == vectors
     assert len(set(seen.values())) == 4
 
@@ -115,6 +167,20 @@ def test_chunks_hold_every_text_once_within_their_limits():
         for chunk in chunks:
             assert texts is None or len(chunk) <= texts
             assert tokens is None or len(chunk) == 1 or len(chunk) * lengths[chunk].max() <= tokens
+
+
+def test_hands_get_as_much_to_do():
+    rng = np.random.default_rng(0)
+    for hands in (1, 2, 3, 4):
+        for count, texts in ((1, None), (128, None), (400, None), (128, 10)):
+            lengths = rng.integers(4, 40, count)
+            chunks, dealt = deal_chunks(lengths, hands, texts, 512)
+            assert sorted(np.concatenate(chunks).tolist()) == list(range(count))
+            assert sorted(sum(dealt, [])) == list(range(len(chunks))) and len(dealt) == hands
+            costs = [int(lengths[chunk].max()) * len(chunk) for chunk in chunks]
+            assert max(costs) <= 512 and all(len(chunk) <= (texts or count) for chunk in chunks)
+            loads = [sum(costs[number] for number in numbers) for numbers in dealt]
+            assert count == 1 or min(loads) > 0.85 * max(loads)
 
 
 def test_rows_stay_on_their_rank_without_cross_batch_negatives(tmp_path):
@@ -171,7 +237,8 @@ def test_mined_negatives_serve_all_rows(encoder_folder, tmp_path):
     assert log[0]["loss"] == pytest.approx(math.log(1 + 5 * math.exp(6)), abs=1e-3)
 
 
-def test_the_log_tells_padding_and_tokens(encoder_folder, tmp_path):
+def test_the_log_tells_padding_and_tokens(encoder_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "MOST_COPIES", 1)  # so that all texts are one chunk
     pairs = write(tmp_path / "t", "密码\t登录密码\n" * 2)  # 2 and 4 tokens, and two special ones each
     (line,) = train(train_batch_neg, encoder_folder, pairs, tmp_path / "out", "--epochs", "1")
     assert line["padding"] == round(1 - (4 + 4 + 6 + 6) / 24, 4)
@@ -203,6 +270,27 @@ def test_gelu_is_paddles():
         assert np.abs(ours - right).max() < 2e-6
 
 
+@pytest.mark.parametrize("padding_idx", [None, 3])
+def test_embeddings_gather_the_gradient_that_paddle_gives(padding_idx):
+    rng = np.random.default_rng(0)
+    ids = paddle.to_tensor(rng.integers(0, 9, [4, 7]))
+    upstream = paddle.to_tensor(rng.normal(size=[4, 7, 5]).astype(np.float32))
+    table = rng.normal(size=[9, 5]).astype(np.float32)
+    found = []
+    for own in (False, True):
+        weight = paddle.create_parameter([9, 5], "float32")
+        weight.set_value(table)
+        for _ in range(2):
+            with cpu_ops.remembering_lookups() if own else contextlib.nullcontext([]) as lookups:
+                value = (cpu_ops.embedding if own else F.embedding)(ids, weight, padding_idx)
+            paddle.autograd.backward([value * 1.0], [upstream])
+            assert len(lookups) == own
+            cpu_ops.add_gradients(lookups)
+        found.append((value.numpy(), weight.grad.numpy()))
+    assert np.array_equal(found[0][0], found[1][0])
+    assert np.abs(found[0][1] - found[1][1]).max() < 1e-5 < np.abs(found[0][1]).max()
+
+
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_dropout_drops_its_share_and_keeps_the_mean(p):
     cpu_ops.seed_noise(1, 2)
@@ -222,9 +310,9 @@ def test_the_fast_operators_are_those_of_training_alone(encoder_folder, tmp_path
     used = SimpleNamespace(dropout=0)
     original = cpu_ops.dropout
     monkeypatch.setattr(cpu_ops, "dropout", lambda *a, **k: setattr(used, "dropout", used.dropout + 1) or original(*a, **k))
-    before = F.dropout, F.gelu
+    before = F.dropout, F.gelu, F.embedding
     train(train_batch_neg, encoder_folder, pair_file, tmp_path / "out", "--max_steps", "1")
-    assert used.dropout > 2 and (F.dropout, F.gelu) == before
+    assert used.dropout > 2 and (F.dropout, F.gelu, F.embedding) == before
     counted = used.dropout
     train(train_batch_neg, encoder_folder, pair_file, tmp_path / "re", "--max_steps", "1", "--recompute")
     assert used.dropout == counted and len(read_log(tmp_path / "re")) == 1

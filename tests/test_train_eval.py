@@ -75,7 +75,7 @@ def test_two_ranks_evaluate_alike(encoder_folder, tmp_path, eval_files):
 class Scripted(Evaluation):
     """Gives the figures it is told, one an evaluation."""
 
-    def run(self, model, tokenizer) -> dict:
+    def run(self, model, tokenizer, threads) -> dict:
         value = SCRIPT.pop(0)
         return {"R@10": value, "R@50": 100.0, "texts": 1, "intervals": {"R@10": [0, 1], "R@50": [0, 1]}}
 
