@@ -243,10 +243,7 @@ class Trainer:
         """
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         if world_size() > 1:
-            together = paddle.concat([p.grad.flatten() for p in parameters])  # one sum is faster than hundreds
-            paddle.distributed.all_reduce(together)
-            for parameter, part in zip(parameters, together.split([p.size for p in parameters])):
-                parameter.grad.copy_(part.reshape(parameter.shape), True)
+            _sum_over_ranks([parameter.grad for parameter in parameters])
         self.scaler.unscale_(self.optimizer)
         norm = _norm(parameters)
         # Under fp16 an infinite gradient is a scale that was too high: the scaler skips the step and lowers it.
@@ -331,6 +328,16 @@ class Trainer:
         if earlier and not self.done:
             notice(f"{self.args.save_dir} holds checkpoints of an earlier run ({', '.join(earlier[:5])}): those of the "
                    f"same step are replaced, `latest` will point at this run's")
+
+
+def _sum_over_ranks(gradients: list) -> None:
+    """In place. One sum of many small tensors is faster than many sums; a large one is spared the copies."""
+    small = [gradient for gradient in gradients if gradient.size < 2**20]
+    together = paddle.concat([gradient.flatten() for gradient in small])
+    for gradient in [together, *(gradient for gradient in gradients if gradient.size >= 2**20)]:
+        paddle.distributed.all_reduce(gradient)
+    for gradient, part in zip(small, together.split([gradient.size for gradient in small])):
+        gradient.copy_(part.reshape(gradient.shape), True)
 
 
 def _norm(parameters: list) -> float:

@@ -17,18 +17,18 @@ from runtime import configure_environment
 
 def main() -> int:
     configure_environment("cpu")
-    import paddle
+    import trainer
 
     folder, script, *flags = sys.argv[1:]
     path = Path(folder, f"gradients_{cli.rank()}.npz")
-    clip = paddle.nn.utils.clip_grad_norm_
+    norm = trainer._norm
 
-    def record(parameters, *rest):
+    def record(parameters):
         if not path.exists():
             np.savez(path, *[parameter.grad.numpy() for parameter in parameters])
-        return clip(parameters, *rest)
+        return norm(parameters)
 
-    paddle.nn.utils.clip_grad_norm_ = record
+    trainer._norm = record
     return importlib.import_module(script.removesuffix(".py")).main(flags)
 
 

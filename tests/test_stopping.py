@@ -146,7 +146,7 @@ def test_sigterm_anywhere(place, name, short, tmp_path, monkeypatch, capsys):
 
     def stopped(*args, **kwargs):
         done.append(name)
-        if len(done) == {"dropout": 60, "run": 2, "save_checkpoint": 2, "settle": 2}.get(name, 5):
+        if len(done) == {"dropout": 150, "run": 2, "save_checkpoint": 2, "settle": 2}.get(name, 5):
             signal.raise_signal(signal.SIGTERM)
         return before(*args, **kwargs)
 
