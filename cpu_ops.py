@@ -1,13 +1,14 @@
 """Operators of training that Paddle's CPU build computes slowly, written anew, and the noise of dropout.
 
 In a profile of ERNIE nano Paddle's dropout, which draws 64 bits an element in one thread, took 10 % of the time, the
-gradient of GELU 6 %, and that of the embedding, which Paddle makes and adds up in the size of the whole vocabulary for
-each chunk of a step, 15 %.
+gradients of GELU and of layer normalization 6 and 8 %, and that of the embedding, which Paddle makes and adds up in the
+size of the whole vocabulary for each chunk of a step, 15 %.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 import paddle
 from paddle.nn import functional as F
 
-_paddles_embedding = F.embedding
+_paddles_embedding, _paddles_layer_norm = F.embedding, F.layer_norm
 
 
 class _OfThread(threading.local):
@@ -42,12 +43,13 @@ class Lookup:
 def replacing_paddles() -> Iterator[None]:
     """Layers use this module's operators meanwhile. For training: exports need Paddle's."""
     functional: Any = F
-    before = F.dropout, F.gelu, F.embedding
-    functional.dropout, functional.gelu, functional.embedding = dropout, gelu, embedding
+    before = F.dropout, F.gelu, F.embedding, F.layer_norm
+    functional.dropout, functional.gelu, functional.embedding, functional.layer_norm = (
+        dropout, gelu, embedding, layer_norm)
     try:
         yield
     finally:
-        functional.dropout, functional.gelu, functional.embedding = before
+        functional.dropout, functional.gelu, functional.embedding, functional.layer_norm = before
 
 
 def seed_noise(*key: int) -> None:
@@ -60,8 +62,8 @@ def dropout(x, p=0.5, axis=None, training=True, mode="upscale_in_train", name=No
     """`paddle.nn.functional.dropout` on a CPU, from 16 random bits an element: `p` is rounded to 1/65536."""
     if not training or p == 0:
         return x
-    drawn = _here.noise.integers(0, 65536, size=x.shape, dtype=np.uint16)
-    kept = (drawn >= round(p * 65536)).astype(np.float32)
+    words = _here.noise.integers(0, 2**64, size=x.size // 4 + 1, dtype=np.uint64)  # faster than 16 bits each
+    kept = (words.view(np.uint16)[: x.size].reshape(x.shape) >= round(p * 65536)).astype(np.float32)
     kept *= np.float32(1 / (1 - p))
     return x * paddle.to_tensor(kept)
 
@@ -113,5 +115,34 @@ class _Gelu(paddle.autograd.PyLayer):
     @staticmethod
     def backward(ctx, gradient):
         x, cumulative = ctx.saved_tensor()
-        density = (x * x).scale_(-0.5).exp_().scale_((2 * np.pi) ** -0.5)
+        density = (x * x).scale_(-0.5, bias=-0.5 * math.log(2 * math.pi)).exp_()
         return density.multiply_(x).add_(cumulative).multiply_(gradient)
+
+
+def layer_norm(x, normalized_shape, weight=None, bias=None, epsilon=1e-5, name=None):
+    """`paddle.nn.functional.layer_norm` over the last axis, with weight and bias."""
+    return _LayerNorm.apply(x, weight, bias, epsilon)
+
+
+class _LayerNorm(paddle.autograd.PyLayer):
+    """Sums over an axis are products with a vector, which Paddle computes several times as fast."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, epsilon):
+        ctx.save_for_backward(x, weight)
+        ctx.epsilon = epsilon
+        return _paddles_layer_norm(x, x.shape[-1:], weight, bias, epsilon)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensor()
+        size = len(weight)
+        x, gradients, mean = x.reshape([-1, size]), gradient.reshape([-1, size]), paddle.full([size, 1], 1 / size)
+        normal = x - x @ mean
+        scale = ((normal * normal) @ mean + ctx.epsilon).rsqrt()
+        normal = normal.multiply_(scale)
+        of_weight, by_size = gradients * normal, weight.unsqueeze(1) / size
+        of_x = (gradients * weight).subtract_(gradients @ by_size)
+        of_x = of_x.subtract_(normal * (of_weight @ by_size)).multiply_(scale)
+        ones = paddle.ones([1, len(x)])
+        return of_x.reshape(gradient.shape), (ones @ of_weight).squeeze(0), (ones @ gradients).squeeze(0)

@@ -342,5 +342,5 @@ def _sum_over_ranks(gradients: list) -> None:
 
 def _norm(parameters: list) -> float:
     """Length of all gradients together; paddle.nn.utils.clip_grad_norm_ takes ten times as long for it."""
-    squares = [paddle.dot(flat, flat) for flat in (parameter.grad.flatten() for parameter in parameters)]
+    squares = [flat @ flat for flat in (parameter.grad.flatten() for parameter in parameters)]
     return math.sqrt(float(paddle.stack(squares).sum()))

@@ -270,6 +270,20 @@ def test_gelu_is_paddles():
         assert np.abs(ours - right).max() < 2e-6
 
 
+def test_layer_norm_is_paddles():
+    rng = np.random.default_rng(0)
+    values, weights, biases, upstream = (rng.normal(size=size).astype(np.float32)
+                                         for size in ([4, 5, 312], [312], [312], [4, 5, 312]))
+    found = []
+    for layer_norm in (F.layer_norm, cpu_ops.layer_norm):
+        leaves = [paddle.to_tensor(leaf, stop_gradient=False) for leaf in (3 * values + 1, weights, biases)]
+        value = layer_norm(leaves[0] * 1.0, [312], *leaves[1:], 1e-12)
+        paddle.autograd.backward([value], [paddle.to_tensor(upstream)])
+        found.append([value.numpy(), *(leaf.grad.numpy() for leaf in leaves)])
+    for right, ours in zip(*found):
+        assert right.shape == ours.shape and np.abs(right - ours).max() < 2e-5 * max(1, np.abs(right).max())
+
+
 @pytest.mark.parametrize("padding_idx", [None, 3])
 def test_embeddings_gather_the_gradient_that_paddle_gives(padding_idx):
     rng = np.random.default_rng(0)
@@ -310,9 +324,9 @@ def test_the_fast_operators_are_those_of_training_alone(encoder_folder, tmp_path
     used = SimpleNamespace(dropout=0)
     original = cpu_ops.dropout
     monkeypatch.setattr(cpu_ops, "dropout", lambda *a, **k: setattr(used, "dropout", used.dropout + 1) or original(*a, **k))
-    before = F.dropout, F.gelu, F.embedding
+    before = F.dropout, F.gelu, F.embedding, F.layer_norm
     train(train_batch_neg, encoder_folder, pair_file, tmp_path / "out", "--max_steps", "1")
-    assert used.dropout > 2 and (F.dropout, F.gelu, F.embedding) == before
+    assert used.dropout > 2 and (F.dropout, F.gelu, F.embedding, F.layer_norm) == before
     counted = used.dropout
     train(train_batch_neg, encoder_folder, pair_file, tmp_path / "re", "--max_steps", "1", "--recompute")
     assert used.dropout == counted and len(read_log(tmp_path / "re")) == 1
