@@ -79,15 +79,30 @@ def remembering_lookups() -> Iterator[list[Lookup]]:
 
 
 @paddle.no_grad()
-def add_gradients(lookups: list[Lookup]) -> None:
-    """Give the tables the gradient of what was taken out of them, once its rows have theirs."""
+def sum_gradients(lookups: list[Lookup]) -> list[tuple]:
+    """(table, ids, gradient of these rows of the table) of each lookup, once its rows have their gradient.
+
+    Summed over the tokens that are equal: kept for all chunks of a large batch, those of every token would fill memory.
+    """
+    summed = []
     for taken in lookups:
-        if taken.table.grad is None:
-            taken.table.grad = paddle.zeros_like(taken.table)
+        ids, place = np.unique(taken.ids.numpy(), return_inverse=True)
         gradient = taken.rows.grad.reshape([-1, taken.table.shape[1]])
+        rows = paddle.zeros([len(ids), taken.table.shape[1]])
+        gradient = paddle.index_add(rows, paddle.to_tensor(place.ravel()), 0, gradient)
         if taken.padding_idx is not None:
-            gradient *= (taken.ids != taken.padding_idx).astype(gradient.dtype).reshape([-1, 1])
-        paddle.index_add_(taken.table.grad, taken.ids.flatten(), 0, gradient)
+            gradient *= paddle.to_tensor((ids != taken.padding_idx).astype(np.float32)[:, None])
+        summed.append((taken.table, paddle.to_tensor(ids), gradient))
+    return summed
+
+
+@paddle.no_grad()
+def add_gradients(summed: list[tuple]) -> None:
+    """Add what `sum_gradients` found to the gradients of the tables."""
+    for table, ids, gradient in summed:
+        if table.grad is None:
+            table.grad = paddle.zeros_like(table)
+        paddle.index_add_(table.grad, ids, 0, gradient)
 
 
 def embedding(x, weight, padding_idx=None, *args, **kwargs):

@@ -23,7 +23,7 @@ import paddle
 from batches import deal_chunks, draw_negatives, make_batch
 from checkpoint import save_checkpoint
 from cli import LostRankError, notice, rank, world_size
-from cpu_ops import add_gradients, remembering_lookups, seed_noise
+from cpu_ops import add_gradients, remembering_lookups, seed_noise, sum_gradients
 from data import epoch_batches, pad_batch
 from files import UserError
 from model_card import model_card
@@ -199,7 +199,7 @@ class Trainer:
             vectors, lookups = encode(model, number) if cached else encoded[number]
             own_gradient = gradient.index_select(paddle.to_tensor(chunks[number]))
             paddle.autograd.backward([vectors], [own_gradient])
-            return lookups
+            return sum_gradients(lookups)
 
         encoded = self.replicas.run(lambda model, number: encode(model, number, keep=not cached), shares)
         in_order = paddle.to_tensor(np.argsort(np.concatenate(chunks)))
@@ -212,8 +212,8 @@ class Trainer:
         self.scaler.scale(loss).backward()
         first = sum(counts[: rank()])
         gradient = gathered.grad[first : first + len(token_ids)] if counts[rank()] else paddle.zeros_like(own)
-        for lookups in self.replicas.run(send_back, shares):
-            add_gradients(lookups)
+        for summed in self.replicas.run(send_back, shares):
+            add_gradients(summed)
         self.replicas.sum_gradients()
         return float(loss), {
             "pairs": batch.rows, "tokens": int(sum(self.lengths[texts].sum() for texts in batch.texts if texts)),
