@@ -35,12 +35,14 @@ class Resumed:
         step: steps that were taken.
         evaluations: of these steps, as eval_log.jsonl has them.
         unlogged: tokens of the steps that train_log.jsonl does not tell of yet.
+        copies: of the model that shared each step; they decide which texts meet which noise of dropout.
     """
 
     folder: Path
     step: int
     evaluations: list[dict]
     unlogged: tuple[int, int]
+    copies: int
 
 
 def sha256_of_data(args) -> str | None:
@@ -48,9 +50,11 @@ def sha256_of_data(args) -> str | None:
     return sha256_file(args.train_set_file) if os.path.isfile(args.train_set_file) else None
 
 
-def run_facts(data_sha256: str | None, evaluations: list[dict], unlogged: tuple[int, int]) -> dict[str, Any]:
+def run_facts(data_sha256: str | None, evaluations: list[dict], unlogged: tuple[int, int],
+              copies: int) -> dict[str, Any]:
     """What a manifest says of the run beside its flags."""
-    return {"ranks": world_size(), "train_set_sha256": data_sha256, "evaluations": evaluations, "unlogged": unlogged}
+    return {"ranks": world_size(), "copies": copies, "train_set_sha256": data_sha256, "evaluations": evaluations,
+            "unlogged": unlogged}
 
 
 def find_checkpoint(args, strategy: str, data_sha256: str | None) -> Resumed | None:
@@ -87,7 +91,8 @@ def find_checkpoint(args, strategy: str, data_sha256: str | None) -> Resumed | N
             continue
         _check_same_run(folder, facts, args, strategy, data_sha256)
         notice(f"resuming from {folder}")
-        return Resumed(folder, facts["step"], _evaluations(facts, args), tuple(facts.get("unlogged", (0, 0))))
+        return Resumed(folder, facts["step"], _evaluations(facts, args), tuple(facts.get("unlogged", (0, 0))),
+                       facts.get("copies", 1))
     raise UserError(f"--resume: no checkpoint in {args.save_dir} is whole ({reasons[0]}); bring one back, or start "
                     f"without --resume in another folder")
 

@@ -270,7 +270,8 @@ class Trainer:
         card = model_card(self.args, self.strategy, self.model, self.data, self.data_sha256, self.done,
                           self.total_steps, world_size(), evaluation)
         facts = {"strategy": self.strategy, "step": self.done, "total_steps": self.total_steps,
-                 "training": vars(self.args), **run_facts(self.data_sha256, self.evaluations, self.log.unlogged)}
+                 "training": vars(self.args),
+                 **run_facts(self.data_sha256, self.evaluations, self.log.unlogged, len(self.replicas.models))}
         save_checkpoint(self._folder(self.done), self.model, self.tokenizer, facts,
                         optimizer_state(self.model, self.optimizer, self.scaler), card)
         settle(self.args.save_dir, self.done, best_of(self.evaluations), self.args.keep_checkpoints)

@@ -60,10 +60,11 @@ def run_training(args, strategy: str, make_model: Callable, pairwise: bool = Fal
         from trainer import Trainer
 
         fast = paddle.get_device() == "cpu" and not args.recompute
+        copies = (resumed.copies if resumed else copies) if fast else 1  # a resumed run goes on with as many
         with replacing_paddles() if fast else contextlib.nullcontext():
             model, tokenizer = build_model(args, make_model, data.unlabelled, resumed)
             return Trainer(args, data, model, tokenizer, strategy, pairwise, evaluation, resumed, digest,
-                           copies if fast else 1).train()
+                           copies).train()
 
 
 def build_model(args, make_model: Callable, unlabelled: bool, resumed: Resumed | None) -> tuple:

@@ -17,6 +17,7 @@ import cpu_ops
 import train_batch_neg
 import train_eval
 import trainer
+import training
 from checkpoint import check_checkpoint
 from stopping import EXIT_CODE
 
@@ -161,3 +162,19 @@ def test_sigterm_anywhere(place, name, short, tmp_path, monkeypatch, capsys):
     assert check_checkpoint(saved, to_resume=True)["step"] == int(saved.name[6:]) == int(told.split("step ")[1].split(":")[0])
     assert train_batch_neg.main([*flags, "--save_dir", str(tmp_path / "run"), "--resume"]) == 0
     assert_same_but_for_what_is_kept(tmp_path / "run", right)
+
+
+def test_a_resumed_run_keeps_its_number_of_copies(job, tmp_path, monkeypatch):
+    """On fewer cores too: how a step is cut, and with it the noise of dropout, hangs on them."""
+    flags, right = job[0], []
+    for number, (before, after) in enumerate([(2, 2), (2, 1)]):
+        run = [*flags, "--save_dir", str(tmp_path / str(number)), "--save_steps", "2"]
+        for most, more in ((before, ["--max_steps", "4"]), (after, ["--max_steps", "4", "--resume"])):
+            monkeypatch.setattr(training, "threads_of_rank", lambda most=most: most)
+            if more[-1] == "--resume":
+                shutil.rmtree(tmp_path / str(number) / "model_4")
+                (tmp_path / str(number) / "latest").unlink()
+                (tmp_path / str(number) / "latest").symlink_to("model_2")
+            assert train_batch_neg.main([*run, *more]) == 0
+        right.append((tmp_path / str(number) / "model_4" / "model_state.pdparams").read_bytes())
+    assert right[0] == right[1]
