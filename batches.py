@@ -109,13 +109,13 @@ def deal_chunks(lengths: np.ndarray, hands: int, most_texts: int | None,
     """Cut the texts of a step into chunks for several hands that work side by side, so that all have as much to do.
 
     Args:
-        lengths, most_texts, most_tokens: as `cut_chunks` takes them; several hands need a limit of tokens.
+        lengths, most_texts, most_tokens: as `cut_chunks` takes them; without a limit of tokens all may be one hand's.
 
     Returns:
         The chunks, and for each hand the numbers of those that are its own.
     """
     chunks = cut_chunks(lengths, most_texts, most_tokens)
-    if hands > 1:
+    if hands > 1 and most_tokens:
         wanted = hands * -(-len(chunks) // hands)
         tokens = int(lengths.sum()) // wanted
         while tokens < most_tokens and len(chunks := cut_chunks(lengths, most_texts, tokens)) > wanted:

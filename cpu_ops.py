@@ -71,7 +71,8 @@ def dropout(x, p=0.5, axis=None, training=True, mode="upscale_in_train", name=No
 @contextlib.contextmanager
 def remembering_lookups() -> Iterator[list[Lookup]]:
     """Embeddings that this thread computes meanwhile give no gradient to their tables, but list what they took."""
-    _here.lookups = lookups = []
+    lookups: list[Lookup] = []
+    _here.lookups = lookups
     try:
         yield lookups
     finally:
@@ -86,6 +87,7 @@ def sum_gradients(lookups: list[Lookup]) -> list[tuple]:
     """
     summed = []
     for taken in lookups:
+        assert taken.rows.grad is not None
         ids, place = np.unique(taken.ids.numpy(), return_inverse=True)
         gradient = taken.rows.grad.reshape([-1, taken.table.shape[1]])
         rows = paddle.zeros([len(ids), taken.table.shape[1]])

@@ -70,10 +70,13 @@ class DygraphRunner:
                 return self.model(*map(paddle.to_tensor, batch)).numpy()
 
         vectors = []
-        with ThreadPoolExecutor(self.side_by_side) as pool:
+        pool = ThreadPoolExecutor(self.side_by_side)
+        try:
             for number, found in enumerate((map if self.side_by_side == 1 else pool.map)(encode, batches)):
                 vectors.append(found)
                 done(number)
+        finally:
+            pool.shutdown(cancel_futures=True)  # an end by SIGTERM does not wait for all that is queued
         return vectors
 
 

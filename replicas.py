@@ -62,6 +62,7 @@ class Replicas:
         for replica in self.models[1:]:
             for own, other in zip(self.models[0].parameters(), replica.parameters()):
                 if other is not own and other.grad is not None:
+                    assert own.grad is not None  # the model itself has the first chunk
                     own.grad.add_(other.grad)
                     other.clear_gradient()
 
@@ -76,7 +77,7 @@ def _copy(model: nn.Layer) -> nn.Layer:
     for layer, other in zip(model.sublayers(), replica.sublayers()):
         if isinstance(layer, nn.Embedding):  # its gradient is not collected here, see cpu_ops.remembering_lookups
             other.weight = layer.weight
-    for own, other in zip(model.parameters(), replica.parameters()):
-        if other is not own:
-            own._share_buffer_to(other)
+    for weight, shared in zip(model.parameters(), replica.parameters()):
+        if shared is not weight:
+            weight._share_buffer_to(shared)
     return replica
