@@ -167,6 +167,10 @@ def fraction(text: str) -> float:
     return _number(text, float, lambda value: 0 <= value < 1, "a number from 0 up to, but not, 1")
 
 
+def share(text: str) -> float:
+    return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
 def _number(text: str, kind: Callable[[str], Any], fits: Callable[[Any], bool], wanted: str) -> Any:
     try:
         value = kind(text)
@@ -281,3 +285,24 @@ def add_pair_file_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--similar_text_pair", "--similar_text_pair_file", "--similar_pair_file", dest="pair_file",
                         required=True, type=existing_file, metavar="FILE",
                         help="evaluation pairs, `source TAB target` a line")
+
+
+def add_recall_flags(parser: argparse.ArgumentParser, result_file: str) -> None:
+    """What is recalled from what, and the file that it goes into."""
+    add_pair_file_flag(parser)
+    parser.add_argument("--corpus_file", required=True, type=existing_file, help="one text a line")
+    parser.add_argument("--recall_result_dir", default="recall_result_dir", help="folder of the result")
+    parser.add_argument("--recall_result_file", default=result_file, help="name of the result file in it")
+    parser.add_argument("--recall_num", type=positive_int, default=50, help="texts recalled for a source")
+    parser.add_argument("--keep_self", action="store_true", help="keep the source itself among the recalled texts")
+
+
+def check_result_file(parser: Parser, args: argparse.Namespace, taken: tuple[str, ...] = ()) -> None:
+    """Refuse a result file that is no plain name, a folder (or one of the names `taken` by a folder), or an input."""
+    name, folder = args.recall_result_file, args.recall_result_dir
+    if not name.strip() or os.path.basename(name) != name or name.startswith("."):
+        parser.error(f"argument --recall_result_file: {name!r} is not a plain file name; the folder goes into "
+                     f"--recall_result_dir")
+    if os.path.isdir(os.path.join(folder, name)) or name in taken:
+        parser.error(f"argument --recall_result_file: {name!r} is a folder in {folder}; choose another name")
+    parser.keep_apart("--recall_result_file", os.path.join(folder, name), args)

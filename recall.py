@@ -33,7 +33,8 @@ from cli import notice
 from corpus import Corpus, open_corpus
 from data import read_pairs
 from encoder import CHUNK, Encoder, open_encoder, progress_bar, report_tokenless
-from files import UserError, is_owned, make_folder, own_folder, whole_file
+from files import UserError, is_owned, make_folder, own_folder
+from results import report_inputs, write_result
 from runtime import wait_for_ranks
 
 SAMPLE = 200  # queries on which the engine is compared with exact search
@@ -42,14 +43,9 @@ SAMPLE = 200  # queries on which the engine is compared with exact search
 def parse_flags(argv: list[str] | None):
     parser = cli.Parser(__doc__)
     cli.add_model_flags(parser)
-    cli.add_pair_file_flag(parser)
-    parser.add_argument("--corpus_file", required=True, type=cli.existing_file, help="one text a line")
+    cli.add_recall_flags(parser, "recall_result.txt")
     parser.add_argument("--append_corpus", nargs="+", default=[], type=cli.existing_file, metavar="FILE",
                         help="further texts, added to a saved index of the others")
-    parser.add_argument("--recall_result_dir", default="recall_result_dir", help="folder of the result")
-    parser.add_argument("--recall_result_file", default="recall_result.txt", help="name of the result file in it")
-    parser.add_argument("--recall_num", type=cli.positive_int, default=50, help="texts recalled for a source")
-    parser.add_argument("--keep_self", action="store_true", help="keep the source itself among the recalled texts")
     cli.add_engine_flags(parser)
     parser.add_argument("--index_dir", help="folder of vectors and index (default: index in --recall_result_dir)")
     parser.add_argument("--num_shards", type=cli.positive_int, help="machines or jobs that share the encoding")
@@ -58,15 +54,10 @@ def parse_flags(argv: list[str] | None):
     args = parser.parse_args(argv)
     cli.check_engine_flags(parser, args)
     check_shards(parser, args)
-    name, folder = args.recall_result_file, args.recall_result_dir
-    if not name.strip() or os.path.basename(name) != name or name.startswith("."):
-        parser.error(f"argument --recall_result_file: {name!r} is not a plain file name; the folder goes into "
-                     f"--recall_result_dir")
-    if args.index_dir and os.path.realpath(args.index_dir) == os.path.realpath(folder):
-        parser.error(f"--index_dir and --recall_result_dir are both {folder!r}; give the index a folder of its own")
-    if os.path.isdir(os.path.join(folder, name)) or (name == "index" and not args.index_dir):
-        parser.error(f"argument --recall_result_file: {name!r} is a folder in {folder}; choose another name")
-    parser.keep_apart("--recall_result_file", os.path.join(folder, name), args)
+    if args.index_dir and os.path.realpath(args.index_dir) == os.path.realpath(args.recall_result_dir):
+        parser.error(f"--index_dir and --recall_result_dir are both {args.recall_result_dir!r}; give the index a "
+                     f"folder of its own")
+    cli.check_result_file(parser, args, taken=() if args.index_dir else ("index",))
     return args
 
 
@@ -197,36 +188,6 @@ def wait_for_parts(plan, store) -> None:
         if not store.has(plan.parts[number :: cli.world_size()]):
             raise UserError(f"rank {number} has left without all its parts of {store.folder}; see its log, and run "
                             f"again: what is finished is kept")
-
-
-def report_inputs(args, pairs: list[tuple[str, str]], corpus: Corpus) -> None:
-    """Say what of the input limits the result: before the long work, not after it."""
-    lines, texts = len(corpus.is_first), len(corpus)
-    if lines > texts:
-        notice(f"{args.corpus_file}: {lines - texts} of {lines} lines repeat an earlier text; folded")
-    absent = [line for line, (_, target) in enumerate(pairs, 1) if target not in corpus.found]
-    if absent:
-        shown = ", ".join(map(str, absent[:10])) + (", ..." if len(absent) > 10 else "")
-        notice(f"{args.pair_file}: {len(absent)} of {len(pairs)} targets are not in the corpus (line {shown}); they "
-               f"can't be recalled")
-    if texts < args.recall_num:
-        notice(f"{args.corpus_file}: {texts} different texts, so fewer than --recall_num {args.recall_num} rows "
-               f"a source")
-
-
-def write_result(result: Path, pairs, sources: dict[str, int], texts, ids: np.ndarray, cosines: np.ndarray,
-                 args) -> int:
-    """Write a block of rows for each pair line; returns the number of rows."""
-    count = 0
-    text_of = {i: texts[i] for i in np.unique(ids).tolist()}
-    with whole_file(result) as file:
-        for source, _ in pairs:
-            row = sources[source]
-            recalled = [(text_of[i], cosine) for i, cosine in zip(ids[row].tolist(), cosines[row].tolist())
-                        if args.keep_self or text_of[i] != source][: args.recall_num]
-            file.write("".join(f"{source}\t{text}\t{cosine:.6f}\n" for text, cosine in recalled).encode())
-            count += len(recalled)
-    return count
 
 
 if __name__ == "__main__":
