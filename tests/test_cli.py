@@ -33,7 +33,7 @@ import train_batch_neg
 from runtime import configure_environment
 
 SCRIPTS = ["train_batch_neg.py", "train_hardest_neg.py", "train_pairwise.py", "recall.py", "evaluate.py", "predict.py",
-           "search.py", "inspect_index.py", "export_index.py", "export_model.py"]
+           "search.py", "inspect_index.py", "export_index.py", "export_model.py", "lexical_recall.py"]
 
 
 @pytest.fixture
@@ -285,7 +285,7 @@ def test_notices_come_from_rank_0_alone(monkeypatch, capsys):
 @pytest.mark.parametrize("kind, smallest, refused", [
     (cli.positive_int, "1", ["0", "-1", "1.5"]), (cli.natural, "0", ["-1", "x"]),
     (cli.positive, "1e-9", ["0", "-1", "inf", "nan"]), (cli.non_negative, "0", ["-0.1", "inf", "nan"]),
-    (cli.fraction, "0", ["1", "-0.1", "nan"]),
+    (cli.fraction, "0", ["1", "-0.1", "nan"]), (cli.share, "0", ["1.1", "-0.1", "nan"]),
 ])
 def test_the_bounds_of_numbers(kind, smallest, refused):
     assert kind(smallest) == float(smallest)
