@@ -5,8 +5,8 @@
     python evaluate.py --similar_pair_file semantic_similar_pair.tsv --part_file semantic_similar_pair.part \\
         --recall_result_file batch_neg.txt --compare_with baseline.txt hardest_neg.txt --plot recall.png
 
-In:  the pairs, `source TAB target` a line, each a case; result files, `source TAB recalled text TAB cosine` a row, as
-     recall.py or the reference wrote them.
+In:  the pairs, `source TAB target` a line, each a case; result files, `source TAB recalled text TAB score` a row, as
+     recall.py, lexical_recall.py, fuse.py or the reference wrote them; a score is any finite number.
 Out: first line `Recall@10 TAB Recall@50` in percent; then tables. A hit is the target text among the K best different
      texts. A recalled text that equals the source neither counts nor uses up a place; --keep_self counts it. JSON, a
      picture and TREC files on demand.

@@ -19,13 +19,13 @@ DRAWS = 1000  # bootstrap samples; sign flips of the paired test are ten times a
 
 
 def read_result(path: str) -> dict[str, list[tuple[str, float]]]:
-    """Read a result file: for each source its different recalled texts, best first, with their cosines.
+    """Read a result file: for each source its different recalled texts, best first, with their scores.
 
     Rows are grouped by source, never counted off. So the two forms there are (a block for each pair line, a block for
-    each source) read the same, and a text that the corpus holds twice takes one place. Equal cosines keep file order.
+    each source) read the same, and a text that the corpus holds twice takes one place. Equal scores keep file order.
 
     Raises:
-        UserError: a row has not three columns, or its cosine is no finite number.
+        UserError: a row has not three columns, or its score is no finite number.
     """
 
     def check(columns: list[str]) -> str | None:
@@ -35,13 +35,13 @@ def read_result(path: str) -> dict[str, list[tuple[str, float]]]:
             finite = np.isfinite(float(columns[2]))
         except ValueError:
             finite = False
-        return None if finite else f"cosine {columns[2]!r} is no finite number"
+        return None if finite else f"score {columns[2]!r} is no finite number"
 
-    form = "each row is `source TAB recalled text TAB cosine`; write the file again with recall.py"
+    form = "each row is `source TAB recalled text TAB score`; write the file again with the script that made it"
     best: dict[str, dict[str, float]] = {}
-    for source, text, cosine in read_records(path, form, check):
+    for source, text, score in read_records(path, form, check):
         texts = best.setdefault(source, {})
-        texts[text] = max(float(cosine), texts.get(text, -np.inf))
+        texts[text] = max(float(score), texts.get(text, -np.inf))
     return {source: sorted(texts.items(), key=lambda row: -row[1]) for source, texts in best.items()}
 
 

@@ -33,7 +33,7 @@ import train_batch_neg
 from runtime import configure_environment
 
 SCRIPTS = ["train_batch_neg.py", "train_hardest_neg.py", "train_pairwise.py", "recall.py", "evaluate.py", "predict.py",
-           "search.py", "inspect_index.py", "export_index.py", "export_model.py", "lexical_recall.py"]
+           "search.py", "inspect_index.py", "export_index.py", "export_model.py", "lexical_recall.py", "fuse.py"]
 
 
 @pytest.fixture
