@@ -20,14 +20,12 @@ class Batch:
         sources, columns: places of the query vectors [B] and of the column vectors [C] in the gathered vectors;
             columns are the B targets, then all negatives.
         not_negative: bool [B, C], columns that are no negatives of the row.
-        rows: B.
     """
 
     texts: list[list[int]]
     sources: np.ndarray
     columns: np.ndarray
     not_negative: np.ndarray
-    rows: int
 
 
 def make_batch(data: TrainSet, rows: np.ndarray, negatives: list[list[int]], ranks: int,
@@ -63,7 +61,7 @@ def make_batch(data: TrainSet, rows: np.ndarray, negatives: list[list[int]], ran
     not_negative = known_positives(data.sources[rows], columns, data.positives)
     if not across_ranks:
         not_negative |= np.array(rank_of_row)[:, None] != np.array(rank_of_row + rank_of_mined)
-    return Batch(texts, np.array(sources), np.array(targets + mined), not_negative, len(rows))
+    return Batch(texts, np.array(sources), np.array(targets + mined), not_negative)
 
 
 def draw_negatives(data: TrainSet, rows: np.ndarray, seed: int, step: int) -> list[list[int]]:

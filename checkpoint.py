@@ -4,11 +4,11 @@ A checkpoint folder holds
 
     model_state.pdparams    weights, names `ptm.*` and `emb_reduce_linear.*`
     config.json             the encoder's config, in PaddleNLP's form
-    vocab.txt, ...          the tokenizer's files
+    vocab.txt, ...          the tokenizer's files (tokenizer.json of an encoder in Hugging Face's form)
     optimizer.pdopt         what `--resume` needs beside the weights: the optimizer's state
     README.md               the model card
-    semantic_index.json     projection size, pooling, training flags, and size and SHA-256 of the files above (but for
-                            the card, which may be edited); written last
+    semantic_index.json     projection size, pooling, text prefix, training flags, and size and SHA-256 of the files
+                            above (but for the card, which may be edited); written last
 
 A bare `model_state.pdparams`, as the reference publishes them, loads too if its encoder is named.
 """
@@ -70,9 +70,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     size = os.path.getsize(path)
     try:
         if str(path).endswith(".safetensors"):
-            from safetensors.numpy import load_file
-
-            return load_file(path)
+            return _read_safetensors(path)
         with open(path, "rb") as file:
             state = _StateDictUnpickler(file).load()
     except UserError as error:
@@ -89,6 +87,23 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Like safetensors.numpy.load_file, but bfloat16 too: it is the upper half of a float32."""
+    from safetensors import deserialize
+    from safetensors.numpy import load
+
+    with open(path, "rb") as file:
+        content = file.read()
+    tensors = deserialize(content)
+    if all(tensor["dtype"] != "BF16" for _, tensor in tensors):
+        return load(content)
+    if any(tensor["dtype"] not in ("BF16", "F32") for _, tensor in tensors):
+        raise UserError("mixes bfloat16 with other types than float32; save it in float32")
+    return {name: (np.frombuffer(tensor["data"], np.float32) if tensor["dtype"] == "F32" else
+                   (np.frombuffer(tensor["data"], np.uint16).astype(np.uint32) << 16).view(np.float32)
+                   ).reshape(tensor["shape"]) for name, tensor in tensors}
+
+
 def load_weights(model, state: dict[str, np.ndarray], path: str | os.PathLike, remedy: str) -> None:
     """Copy `state` into `model`; every name and every shape has to fit.
 
@@ -101,8 +116,8 @@ def load_weights(model, state: dict[str, np.ndarray], path: str | os.PathLike, r
               for n in own if n in state and list(state[n].shape) != list(own[n].shape)]
     for problem, names in (("differs in shape", shapes), ("lacks", missing), ("has more than the model", extra)):
         if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise UserError(f"{path} {problem}: {', '.join(names[:3])}{more}; {remedy}")
+            more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+            raise UserError(f"{path} {problem}: {', '.join(names[:20])}{more}; {remedy}")
     model.set_state_dict({name: state[name].astype("float32") for name in own})
 
 
@@ -141,7 +156,8 @@ def save_checkpoint(folder: str | os.PathLike, model, tokenizer: Tokenizer, fact
                 file.write(card.encode())
         files = {name: describe_file(temporary / name) for name in (WEIGHTS, CONFIG, *tokenizer.files)}
         write_manifest(temporary / MANIFEST, {
-            "format": FORMAT, "output_emb_size": model.output_emb_size, "pooling": model.pooling, **facts,
+            "format": FORMAT, "output_emb_size": model.output_emb_size, "pooling": model.pooling,
+            "text_prefix": tokenizer.prefix, **facts,
             "made_by": made_by(), "files": files, "training_files": training_files})
         _swap(temporary, folder)
     except UserError as error:
@@ -208,6 +224,8 @@ def fingerprint_of(params_path: str, model_name_or_path: str | None = None) -> s
         _check_same_encoder(facts, params_path, model_name_or_path)
         whole = {"files": {name: file["sha256"] for name, file in facts["files"].items()},
                  "output_emb_size": facts["output_emb_size"], "pooling": facts["pooling"]}
+        if facts.get("text_prefix"):
+            whole["text_prefix"] = facts["text_prefix"]
     else:  # a bare parameter file hangs on the encoder that is named beside it
         encoder = Path(model_name_or_path or "")
         names = [name for name in (CONFIG, *Tokenizer.FILES) if model_name_or_path and (encoder / name).is_file()]
@@ -216,12 +234,13 @@ def fingerprint_of(params_path: str, model_name_or_path: str | None = None) -> s
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
-def load_checkpoint(params_path: str, max_seq_length: int, model_name_or_path: str | None = None,
+def load_checkpoint(params_path: str, max_seq_length: int | None, model_name_or_path: str | None = None,
                     output_emb_size: int | None = None) -> Checkpoint:
     """Load a checkpoint for inference.
 
     Args:
         params_path: its parameter file; what else is needed lies beside it.
+        max_seq_length: tokens kept of a text; None keeps as many as the encoder has positions.
         model_name_or_path: the encoder of a bare parameter file.
         output_emb_size: only compared with the checkpoint's, None skips that.
 
@@ -244,7 +263,8 @@ def load_checkpoint(params_path: str, max_seq_length: int, model_name_or_path: s
     from model import SemanticIndexBase
     from pretrained import open_encoder
 
-    encoder, tokenizer = open_encoder(str(model_name_or_path if bare else folder), max_seq_length)
+    encoder, tokenizer = open_encoder(str(model_name_or_path if bare else folder), max_seq_length,
+                                      text_prefix=facts.get("text_prefix", ""))
     model = SemanticIndexBase(encoder, dimension, facts["pooling"])
     load_weights(model, state, params_path, "the file belongs to another encoder: name its own")
     model.eval()

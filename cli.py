@@ -222,9 +222,9 @@ def checkpoint_path(text: str) -> str:
     return existing_file(text)
 
 
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
+def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Flags of the scripts that load a trained checkpoint."""
-    parser.add_argument("--params_path", required=True, type=model_path,
+    parser.add_argument("--params_path", required=required, type=model_path,
                         help="checkpoint: a model_state.pdparams, the folder that holds it, or an export of it")
     parser.add_argument("--model_name_or_path", help="encoder of a bare parameter file, which has no config beside it")
     parser.add_argument("--output_emb_size", type=natural,

@@ -167,6 +167,15 @@ def epoch_batches(row_lengths: np.ndarray, batch_size: int, seed: int, epoch: in
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
+def known_targets(sources: np.ndarray, targets: np.ndarray) -> dict[int, set[int]]:
+    """For each text id in pairs the ids that it is paired with, as source or as target."""
+    known: dict[int, set[int]] = {}
+    for source, target in zip(sources.tolist(), targets.tolist()):
+        known.setdefault(source, set()).add(target)
+        known.setdefault(target, set()).add(source)
+    return known
+
+
 def known_positives(sources: np.ndarray, columns: np.ndarray, positives: dict[int, set[int]]) -> np.ndarray:
     """Which columns are no negatives of a row, by text identity.
 

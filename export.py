@@ -142,13 +142,15 @@ def _load(folder: Path, facts: dict, max_seq_length: int, precision: str, thread
     if output_emb_size is not None and output_emb_size != facts["output_emb_size"]:
         raise UserError(f"--output_emb_size {output_emb_size} contradicts {folder}, which was trained with "
                         f"{facts['output_emb_size']}; leave the flag out or name another checkpoint")
-    if not 3 <= max_seq_length <= facts["max_positions"]:
-        raise UserError(f"--max_seq_length {max_seq_length}: the encoder of {folder} takes from 3 to "
-                        f"{facts['max_positions']} tokens")
+    if max_seq_length > facts["max_positions"]:
+        raise UserError(f"--max_seq_length {max_seq_length}: the encoder of {folder} takes {facts['max_positions']} "
+                        f"tokens at most")
     if facts["runtime"] == "paddle":
         start_paddle("cpu", threads=threads)
     runner = RUNTIMES[facts["runtime"]](folder, facts["dimension"], facts["precision"], threads or threads_of_rank())
-    return Export(runner, Tokenizer(folder, max_seq_length), facts["precision"], facts["runtime"], facts["checkpoint"])
+    tokenizer = Tokenizer(folder, max_seq_length, facts.get("text_prefix", ""))
+    tokenizer.check_room()
+    return Export(runner, tokenizer, facts["precision"], facts["runtime"], facts["checkpoint"])
 
 
 def make_export(folder: Path, params_path: str, model_name_or_path: str | None, runtime: str, precision: str,
@@ -163,7 +165,7 @@ def make_export(folder: Path, params_path: str, model_name_or_path: str | None, 
     fingerprint = fingerprint_of(params_path, model_name_or_path)
     notice(f"exporting {params_path} to {folder} (once)")
     start_paddle("cpu")
-    checkpoint = load_checkpoint(params_path, 3, model_name_or_path)
+    checkpoint = load_checkpoint(params_path, None, model_name_or_path)
     positions = positions_of(checkpoint.model.ptm.config)
     make_folder(folder.parent)
     for left in folder.parent.glob(f".{folder.name}.*"):  # by a killed run, if it is old; a younger one may be at work
@@ -179,7 +181,7 @@ def make_export(folder: Path, params_path: str, model_name_or_path: str | None, 
         for name, content in checkpoint.tokenizer.files.items():
             with whole_file(temporary / name) as file:
                 file.write(content)
-        tokenizer = Tokenizer(temporary, min(64, positions))
+        tokenizer = Tokenizer(temporary, min(64, positions), checkpoint.tokenizer.prefix)
         # Spread over the whole sample, and sorted so that there is little padding to compute.
         chosen = sample[:: max(1, -(-len(sample) // CALIBRATION_TEXTS))]
         if precision == "int8":
@@ -190,8 +192,8 @@ def make_export(folder: Path, params_path: str, model_name_or_path: str | None, 
         write_manifest(temporary / MANIFEST, {
             "format": FORMAT, "checkpoint": fingerprint, "runtime": runtime, "precision": precision,
             "dimension": checkpoint.model.dimension, "output_emb_size": checkpoint.model.output_emb_size,
-            "max_positions": positions, "checked": nearness, "calibrated_on": len(chosen),
-            "made_by": made_by(), "files": files})
+            "max_positions": positions, "text_prefix": tokenizer.prefix, "checked": nearness,
+            "calibrated_on": len(chosen), "made_by": made_by(), "files": files})
         _put(temporary, folder, fingerprint)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

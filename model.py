@@ -18,13 +18,18 @@ from paddle.nn import functional as F
 MASKED = -1e4  # far below any cosine, yet finite: a row without any negative keeps a finite loss
 
 
+def _mask(similarity: paddle.Tensor, taken_out: paddle.Tensor) -> paddle.Tensor:
+    return paddle.where(taken_out, paddle.full([], MASKED), similarity)
+
+
 class SemanticIndexBase(nn.Layer):
     """Encoder, pooling, projection, unit length.
 
     Args:
         encoder: a BERT-like PaddleNLP model (ERNIE, BERT, RoBERTa, ...); its output is (tokens, pooled [CLS]).
         output_emb_size: dimension D of the vectors; 0 keeps the encoder's hidden size, without a projection.
-        pooling: "cls" (the encoder's pooler) or "mean" (over the tokens that are not padding).
+        pooling: "cls" (the encoder's pooler over the [CLS] token), "first" (the [CLS] token's last hidden state, as in
+            bge) or "mean" (over the tokens that are not padding, as in e5).
         dropout: of the projection's output; None takes the encoder's own `hidden_dropout_prob`.
     """
 
@@ -48,7 +53,9 @@ class SemanticIndexBase(nn.Layer):
     def forward(self, input_ids: paddle.Tensor, attention_mask: paddle.Tensor) -> paddle.Tensor:
         """Token ids [N, L] and their mask [N, L] (1 token, 0 padding) -> unit vectors [N, D]."""
         tokens, pooled = self.ptm(input_ids, attention_mask=attention_mask)[:2]
-        if self.pooling == "mean":
+        if self.pooling == "first":
+            pooled = tokens[:, 0]
+        elif self.pooling == "mean":
             weights = (attention_mask / attention_mask.sum(axis=1, keepdim=True)).unsqueeze(-1)
             pooled = (tokens * weights.astype(tokens.dtype)).sum(axis=1)
         if self.output_emb_size:
@@ -63,14 +70,24 @@ class SemanticIndexBatchNeg(SemanticIndexBase):
     in-batch loss of DPR (Karpukhin et al. 2020) with the additive margin of Yang et al. 2019, arXiv:1902.08564.
     """
 
-    def __init__(self, encoder: nn.Layer, margin: float = 0.2, scale: float = 30.0, **base) -> None:
+    def __init__(self, encoder: nn.Layer, margin: float = 0.2, scale: float = 30.0, symmetric: bool = False,
+                 all_pairs: bool = False, **base) -> None:
         super().__init__(encoder, **base)
-        self.margin, self.scale = margin, scale
+        self.margin, self.scale, self.symmetric, self.all_pairs = margin, scale, symmetric, all_pairs
 
     def loss(self, queries: paddle.Tensor, columns: paddle.Tensor, not_negative: paddle.Tensor) -> paddle.Tensor:
-        similarity = paddle.where(not_negative, paddle.full([], MASKED), queries @ columns.T)
-        logits = self.scale * (similarity - self.margin * paddle.eye(*similarity.shape))
-        return F.cross_entropy(logits, paddle.arange(len(queries)))
+        rows = len(queries)
+        similarity = _mask(queries @ columns.T, not_negative) - self.margin * paddle.eye(rows, len(columns))
+        backward = similarity[:, :rows].T
+        if self.all_pairs:
+            related = (not_negative[:, :rows] | paddle.eye(rows).astype("bool")).astype("float32")
+            similarity = paddle.concat([similarity, _mask(queries @ queries.T, related @ related.T > 0)], axis=1)
+            targets = columns[:rows]
+            backward = paddle.concat([backward, _mask(targets @ targets.T, related.T @ related > 0)], axis=1)
+        loss = F.cross_entropy(self.scale * similarity, paddle.arange(rows))
+        if self.symmetric:
+            loss = (loss + F.cross_entropy(self.scale * backward, paddle.arange(rows))) / 2
+        return loss
 
 
 class SemanticIndexHardestNeg(SemanticIndexBase):

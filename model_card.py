@@ -8,6 +8,8 @@ from files import made_by
 
 STRATEGIES = {"batch_neg": "BatchNeg: all other targets of the batch are negatives",
               "hardest_neg": "HardestNeg: the hardest other target of the batch is the negative",
+              "masked_lm": "masked language model: hidden tokens of the text itself are named",
+              "distilled": "distillation: the vectors of a bigger model are learnt",
               "pairwise": "Baseline: one random target is the negative"}
 
 

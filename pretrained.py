@@ -14,30 +14,34 @@ from typing import Any, Callable
 from checkpoint import WEIGHTS, load_weights, read_state_dict
 from cli import notice
 from files import UserError
+from hf_weights import SAFE_WEIGHTS, has_hugging_face_names, is_hugging_face, to_paddle, weights_in
 from tokenizer import Tokenizer
 
-SAFE_WEIGHTS = "model.safetensors"
+# What files of whole pre-training models, and our own checkpoints, hold beside the encoder.
+HEADS = ("cls.", "lm_head.", "lm_bias", "classifier.", "qa_outputs.", "discriminator.", "emb_reduce_linear.")
+BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # counted up anew in every model
 
 
-def open_encoder(name_or_path: str, max_seq_length: int, dropout: float | None = None) -> tuple[Any, Tokenizer]:
+def open_encoder(name_or_path: str, max_seq_length: int | None, dropout: float | None = None,
+                 text_prefix: str = "") -> tuple[Any, Tokenizer]:
     """The encoder of a folder or hub name, with random weights, and its tokenizer.
 
     Args:
-        max_seq_length: tokens that the tokenizer keeps of a text.
+        max_seq_length: tokens that the tokenizer keeps of a text; None keeps as many as the encoder has positions.
+        text_prefix: stands before every text.
         dropout: replaces every dropout of the config; None keeps the encoder's own.
 
     Raises:
         UserError: there is no such encoder, or it can't take texts of `max_seq_length` tokens.
     """
     config = _open_config(name_or_path)
-    tokenizer = _open_tokenizer(name_or_path, max_seq_length)
     positions = positions_of(config)
+    max_seq_length = positions if max_seq_length is None else max_seq_length
+    tokenizer = _open_tokenizer(name_or_path, max_seq_length, text_prefix)
     if max_seq_length > positions:
         raise UserError(f"--max_seq_length {max_seq_length} is more than the {positions} tokens that the encoder "
                         f"{name_or_path} has positions for; use {positions} or less")
-    if max_seq_length < 3:
-        raise UserError(f"--max_seq_length {max_seq_length} leaves no room for a token beside [CLS] and [SEP]; "
-                        f"use 3 or more")
+    tokenizer.check_room()
     if tokenizer.size > config.vocab_size:
         raise UserError(f"{name_or_path}: the vocabulary has {tokenizer.size} tokens, the encoder's config "
                         f"{config.vocab_size}; they belong to different encoders")
@@ -66,34 +70,51 @@ def positions_of(config: Any) -> int:
     return positions
 
 
-def start_encoder(name_or_path: str, max_seq_length: int, dropout: float | None = None,
-                  pooler_needed: bool = True) -> tuple[Any, Tokenizer]:
+def start_encoder(name_or_path: str, max_seq_length: int | None, dropout: float | None = None, text_prefix: str = "",
+                  pooler_needed: bool = True, weights_needed: bool = False) -> tuple[Any, Tokenizer]:
     """Like `open_encoder`, with the pretrained weights where there are some; says so where there are none.
 
     Args:
-        pooler_needed: False lets a file without pooler weights pass, for mean pooling.
+        pooler_needed: False lets a file without pooler weights pass, for pooling that needs none.
+
+        weights_needed: whether it is an error if there are none.
 
     Raises:
         UserError: as `open_encoder`, or the weights don't fit the config.
     """
-    encoder, tokenizer = open_encoder(name_or_path, max_seq_length, dropout)
+    encoder, tokenizer = open_encoder(name_or_path, max_seq_length, dropout, text_prefix)
     path = _find_weights(name_or_path, encoder)
+    if path is None and weights_needed:
+        raise UserError(f"{name_or_path} holds no weights ({WEIGHTS} or {SAFE_WEIGHTS}); name an encoder that does")
     if path is None:
         notice(f"{name_or_path} holds no weights: the encoder starts from random ones")
         return encoder, tokenizer
-    own = encoder.state_dict()
-    prefixes = ("ptm.", f"{encoder.base_model_prefix}.")  # of our checkpoints, of PaddleNLP's models with heads
-    state = {}
-    for name, value in read_state_dict(path).items():
-        for prefix in prefixes:
-            name = name.removeprefix(prefix)
-        if name in own:  # heads of pre-training tasks have no place in the encoder
-            state[name] = value
+    state = _encoder_state(read_state_dict(path), encoder, path)
     if not pooler_needed:
+        own = encoder.state_dict()
         state = {**{name: own[name].numpy() for name in own if name.startswith("pooler.")}, **state}
-    load_weights(encoder, state, path, f"name the encoder that these weights belong to, or mend {name_or_path}")
+    remedy = f"name the encoder that these weights belong to, or mend {name_or_path}"
+    if pooler_needed and "pooler.dense.weight" not in state:
+        remedy = "use --pooling mean or first, which need no pooler"
+    load_weights(encoder, state, path, remedy)
     notice(f"encoder weights: {path}")
     return encoder, tokenizer
+
+
+def _encoder_state(state: dict[str, Any], encoder: Any, path: str) -> dict[str, Any]:
+    """The encoder's part of a file of weights, under the names of the model; heads are left out, with a notice."""
+    prefixes = ("ptm.", f"{encoder.base_model_prefix}.", "roberta.", "model.")  # of checkpoints, of models with heads
+    bare = {}
+    for name, value in state.items():
+        for prefix in prefixes:
+            name = name.removeprefix(prefix)
+        bare[name] = value
+    heads = [name for name in bare if name.startswith(HEADS)]
+    if heads:
+        notice(f"{path}: left out {len(heads)} tensors of heads, which the encoder has no place for: "
+               f"{', '.join(heads[:5])}{', ...' if len(heads) > 5 else ''}")
+    bare = {name: value for name, value in bare.items() if name not in heads and name not in BUFFERS}
+    return to_paddle(bare, encoder.state_dict()) if has_hugging_face_names(bare) else bare
 
 
 def _paddlenlp() -> Any:
@@ -144,22 +165,22 @@ def _encoder_class(config: Any) -> type:
     return encoder
 
 
-def _open_tokenizer(name_or_path: str, max_seq_length: int) -> Tokenizer:
+def _open_tokenizer(name_or_path: str, max_seq_length: int, text_prefix: str) -> Tokenizer:
     if os.path.isdir(name_or_path):
-        return Tokenizer(name_or_path, max_seq_length)
+        return Tokenizer(name_or_path, max_seq_length, text_prefix, is_hugging_face(name_or_path))
     with tempfile.TemporaryDirectory() as folder:
         try:
             _paddlenlp().AutoTokenizer.from_pretrained(name_or_path).save_pretrained(folder)
         except OSError as error:
             raise UserError(_not_found(name_or_path)) from error
-        return Tokenizer(folder, max_seq_length)
+        return Tokenizer(folder, max_seq_length, text_prefix)
 
 
 def _find_weights(name_or_path: str, encoder: Any) -> str | None:
     """Path of the pretrained weights; of a hub name they are downloaded, without being opened by Paddle's loader."""
     if os.path.isdir(name_or_path):
-        paths = (os.path.join(name_or_path, name) for name in (WEIGHTS, SAFE_WEIGHTS))
-        return next((path for path in paths if os.path.isfile(path)), None)
+        path = os.path.join(name_or_path, WEIGHTS)
+        return path if os.path.isfile(path) else weights_in(name_or_path)
     try:
         return type(encoder)._resolve_model_file_path(name_or_path, config=encoder.config)[0]
     except OSError as error:

@@ -19,29 +19,44 @@ class Tokenizer:
     """The tokenizer of an encoder's folder.
 
     Args:
-        folder: holds vocab.txt (WordPiece: BERT, ERNIE, Chinese RoBERTa), or vocab.json and merges.txt (byte-level BPE:
-            English RoBERTa), and, where the model has one, tokenizer_config.json.
-        max_seq_length: tokens kept of a text, the special ones at its ends included.
+        folder: holds tokenizer.json (Hugging Face's form, of any kind: WordPiece, Unigram, BPE), or vocab.txt
+            (WordPiece: BERT, ERNIE, Chinese RoBERTa), or vocab.json and merges.txt (byte-level BPE: English RoBERTa),
+            and, where the model has one, tokenizer_config.json.
+        max_seq_length: tokens kept of a text, prefix and the special ones at its ends included.
+        prefix: stands before every text.
+        hugging_face: read a vocab.txt by the rules of transformers' BERT, not by those of PaddleNLP's.
+
+    Attributes:
+        files: name and content of the files that make the same tokenizer again.
+        bare_length: tokens of an empty text.
 
     Raises:
         UserError: the folder has no vocabulary, or it is not of its kind.
     """
 
-    FILES = ("vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json")
+    FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json")
 
-    def __init__(self, folder: str | Path, max_seq_length: int) -> None:
+    def __init__(self, folder: str | Path, max_seq_length: int, prefix: str = "", hugging_face: bool = False) -> None:
         folder = Path(folder)
+        self.prefix, self.max_seq_length = prefix, max_seq_length
         self.files = {name: (folder / name).read_bytes() for name in self.FILES if (folder / name).is_file()}
         config = read_json(folder / "tokenizer_config.json") if "tokenizer_config.json" in self.files else {}
-        if "vocab.txt" in self.files:
-            self._backend, pad = _wordpiece(folder / "vocab.txt", lowercase=config.get("do_lower_case", True)), "[PAD]"
+        if "tokenizer.json" in self.files:
+            self._backend, pad = _ready_made(folder / "tokenizer.json", config)
+        elif "vocab.txt" in self.files:
+            lowercase = config.get("do_lower_case", True)
+            self._backend, pad = _wordpiece(folder / "vocab.txt", lowercase, hugging_face), "[PAD]"
+            if hugging_face:
+                self.files["tokenizer.json"] = self._backend.to_str().encode()
         elif {"vocab.json", "merges.txt"} <= self.files.keys():
             self._backend, pad = _byte_level_bpe(folder), "<pad>"
         else:
-            raise UserError(f"{folder} has no vocab.txt (or, for byte-level BPE, vocab.json and merges.txt); put the "
-                            f"encoder's vocabulary beside its config.json")
+            raise UserError(f"{folder} has no tokenizer.json and no vocab.txt (or, for byte-level BPE, vocab.json and "
+                            f"merges.txt); put the encoder's vocabulary beside its config.json")
         vocabulary = self._backend.get_vocab()
         self.size, self.pad_id = max(vocabulary.values()) + 1, vocabulary[pad]
+        self.mask_id = vocabulary.get("[MASK]", vocabulary.get("<mask>"))
+        self.bare_length = len(self._backend.encode(prefix).ids)
         self._backend.enable_truncation(max_seq_length)
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
@@ -49,11 +64,41 @@ class Tokenizer:
 
         A text without tokens keeps these two.
         """
-        return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts))]
+        prefixed = [self.prefix + text for text in texts] if self.prefix else list(texts)
+        return [encoding.ids for encoding in self._backend.encode_batch_fast(prefixed)]
+
+    def check_room(self) -> None:
+        """Raise UserError where nothing of a text would be kept."""
+        if self.max_seq_length <= self.bare_length:
+            beside = f"--text_prefix {self.prefix!r} and " if self.prefix else ""
+            raise UserError(f"--max_seq_length {self.max_seq_length} leaves no room for a token beside {beside}[CLS] "
+                            f"and [SEP]; use {self.bare_length + 1} or more")
 
 
-def _wordpiece(path: Path, lowercase: bool):
-    """The tokenizer of PaddleNLP's BERT and ERNIE: [CLS] text [SEP]."""
+def _ready_made(path: Path, config: dict):
+    """A tokenizer.json as it is, and its padding token; texts that spell out special tokens are read as texts."""
+    from tokenizers import Tokenizer as Backend
+
+    try:
+        backend = Backend.from_file(str(path))
+    except Exception as error:  # the only kind that `tokenizers` raises
+        raise UserError(f"{path}: `tokenizers` can't read it ({error}); get the file again") from error
+    backend.no_padding()
+    backend.no_truncation()
+    backend.encode_special_tokens = True
+    named = config.get("pad_token")
+    names = [named.get("content") if isinstance(named, dict) else named, "[PAD]", "<pad>"]
+    pad = next((name for name in names if isinstance(name, str) and backend.token_to_id(name) is not None), None)
+    if pad is None:
+        raise UserError(f"{path}: has no padding token ([PAD] or <pad>); name it as pad_token in tokenizer_config.json")
+    if len(backend.encode("").ids) != 2:
+        raise UserError(f"{path}: puts {len(backend.encode('').ids)} special tokens around a text where a BERT-like "
+                        f"encoder has 2; its post_processor has to add them")
+    return backend, pad
+
+
+def _wordpiece(path: Path, lowercase: bool, hugging_face: bool):
+    """The tokenizer of BERT and ERNIE, [CLS] text [SEP]: PaddleNLP's, or that of transformers."""
     from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
     from tokenizers import Tokenizer as Backend
 
@@ -61,8 +106,8 @@ def _wordpiece(path: Path, lowercase: bool):
     _check_special(path, vocabulary, "[PAD]", "[UNK]", "[CLS]", "[SEP]")
     backend = Backend(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(SYMBOLS), "isolated"), pre_tokenizers.BertPreTokenizer()])
+    own_words = [] if hugging_face else [pre_tokenizers.Split(Regex(SYMBOLS), "isolated")]
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*own_words, pre_tokenizers.BertPreTokenizer()])
     backend.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
     return backend
 

@@ -44,6 +44,11 @@ class TrainSet:
     def __len__(self) -> int:
         return len(self.sources)
 
+    def texts_alone(self) -> TrainSet:
+        """Each text as a row of its own."""
+        ids = np.arange(len(self.texts))
+        return TrainSet(self.texts, ids, ids, [[] for _ in ids], {}, unlabelled=True)
+
 
 def read_train_set(path: str) -> TrainSet:
     """Read training rows from JSON lines (by the file's name, see JSON_ENDINGS) or from columns between TABs.

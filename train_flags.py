@@ -51,14 +51,17 @@ def _add_data_flags(data: argparse._ArgumentGroup) -> None:
 
 def _add_model_flags(model: argparse._ArgumentGroup) -> None:
     model.add_argument("--model_name_or_path", default="ernie-1.0",
-                       help="encoder: a hub name, a folder with weights, or a folder with only config.json and "
-                            "vocab.txt, which starts from random weights")
+                       help="encoder: a hub name, a folder with weights (PaddleNLP's, or Hugging Face's "
+                            "model.safetensors), or a folder with only config.json and vocab.txt (or tokenizer.json), "
+                            "which starts from random weights")
     model.add_argument("--init_from_ckpt", type=checkpoint_path, metavar="FILE",
                        help="start from this checkpoint's encoder and projection")
     model.add_argument("--output_emb_size", type=natural, default=256,
                        help="dimension of the vectors; 0 keeps the encoder's own, without a projection")
-    model.add_argument("--pooling", choices=["cls", "mean"], default="cls",
-                       help="text vector: the [CLS] pooler, or the mean over the tokens")
+    model.add_argument("--pooling", choices=["cls", "first", "mean"], default="cls",
+                       help="text vector: the pooler over [CLS], the last hidden state of [CLS], or the mean of all")
+    model.add_argument("--text_prefix", default="",
+                       help='put before every text, here and wherever the checkpoint is used ("query: " for e5)')
     model.add_argument("--dropout", type=fraction,
                        help="every dropout of encoder and projection (default: the encoder's own)")
 

@@ -15,7 +15,7 @@ import contextlib
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import paddle
@@ -173,19 +173,26 @@ class Trainer:
         patience = self.args.early_stop_patience or math.inf
         return self.done == self.total_steps or without_gain(self.evaluations) >= patience
 
+    def batch_of(self, rows: np.ndarray, step: int) -> tuple[list[list[int]], Callable]:
+        """The texts that each rank encodes for these rows, and the loss of the vectors of all of them, [N, D]."""
+        negatives = [self.data.negatives[row] for row in rows]
+        if self.pairwise:
+            negatives = draw_negatives(self.data, rows, self.args.seed, step)
+        batch = make_batch(self.data, rows, negatives, world_size(), self.args.cross_batch_negatives)
+        sources, columns, not_negative = map(paddle.to_tensor, (batch.sources, batch.columns, batch.not_negative))
+        return batch.texts, lambda vectors: self.model.loss(
+            vectors.index_select(sources), vectors.index_select(columns), not_negative)
+
     def gradients(self, rows: np.ndarray, step: int) -> tuple[float, dict[str, int]]:
         """Give every parameter this rank's share of the gradient of the loss over the given rows of all ranks.
 
         Returns:
             The loss, the same on all ranks, and the counts that `StepFigures` wants.
         """
-        negatives = [self.data.negatives[row] for row in rows]
-        if self.pairwise:
-            negatives = draw_negatives(self.data, rows, self.args.seed, step)
-        batch = make_batch(self.data, rows, negatives, world_size(), self.args.cross_batch_negatives)
-        counts = [len(texts) for texts in batch.texts]
+        texts, loss_of = self.batch_of(rows, step)
+        counts = [len(share) for share in texts]
         # A rank without rows encodes one empty text, so that its gradients exist: they are zero.
-        token_ids = [self.token_ids[text] for text in batch.texts[rank()]] or self.tokenizer([""])
+        token_ids = [self.token_ids[text] for text in texts[rank()]] or self.tokenizer([""])
         lengths = np.array([len(ids) for ids in token_ids])
         cached = self.args.grad_cache_chunk_size
         chunks, shares = deal_chunks(lengths, len(self.replicas.models), cached and 2 * cached,
@@ -206,9 +213,7 @@ class Trainer:
         own = paddle.concat([vectors.detach() for vectors, _ in encoded]).index_select(in_order)
         gathered = gather_rows(own, counts)
         gathered.stop_gradient = False
-        loss = self.model.loss(gathered.index_select(paddle.to_tensor(batch.sources)),
-                               gathered.index_select(paddle.to_tensor(batch.columns)),
-                               paddle.to_tensor(batch.not_negative))
+        loss = loss_of(gathered)
         self.scaler.scale(loss).backward()
         first = sum(counts[: rank()])
         gradient = gathered.grad[first : first + len(token_ids)] if counts[rank()] else paddle.zeros_like(own)
@@ -216,7 +221,7 @@ class Trainer:
             add_gradients(summed)
         self.replicas.sum_gradients()
         return float(loss), {
-            "pairs": batch.rows, "tokens": int(sum(self.lengths[texts].sum() for texts in batch.texts if texts)),
+            "pairs": len(rows), "tokens": int(sum(self.lengths[share].sum() for share in texts if share)),
             "own": int(lengths.sum()), "computed": int(sum(lengths[chunk].max() * len(chunk) for chunk in chunks))}
 
     def _encode(self, model, token_ids: list[list[int]], step: int, chunk: int) -> tuple[Any, list]:
@@ -316,7 +321,7 @@ class Trainer:
                    every_rank=True)
         notice(f"{self.strategy}: {len(self.data)} pairs, {len(self.data.texts)} different texts, batch {size}, "
                f"{self.steps_an_epoch} steps an epoch, {self.total_steps} in all")
-        if self.data.unlabelled:
+        if self.data.unlabelled and self.strategy in ("batch_neg", "hardest_neg", "pairwise"):
             notice(f"{self.args.train_set_file} has no TAB: each line is a text that is its own positive, under "
                    f"dropout (SimCSE)")
         if len(self.data) < size:

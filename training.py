@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 from checkpoint import WEIGHTS, load_weights, read_state_dict, restore_replaced
 from cli import rank, world_size
@@ -12,6 +12,9 @@ from runtime import start_paddle, threads_of_rank, wait_for_ranks
 from train_data import TrainSet, read_train_set
 from train_eval import Evaluation
 from train_state import Resumed, clear_unfinished, find_checkpoint, sha256_of_data
+
+if TYPE_CHECKING:
+    from trainer import Trainer
 
 MOST_COPIES = 4  # of the model in a process; each takes memory for a gradient of the whole model
 
@@ -57,14 +60,29 @@ def run_training(args, strategy: str, make_model: Callable, pairwise: bool = Fal
         digest = sha256_of_data(args)
         resumed = find_checkpoint(args, strategy, digest) if args.resume else None
         from cpu_ops import replacing_paddles
-        from trainer import Trainer
+        trainer = trainer_of(strategy)
 
         fast = paddle.get_device() == "cpu" and not args.recompute
         copies = (resumed.copies if resumed else copies) if fast else 1  # a resumed run goes on with as many
         with replacing_paddles() if fast else contextlib.nullcontext():
             model, tokenizer = build_model(args, make_model, data.unlabelled, resumed)
-            return Trainer(args, data, model, tokenizer, strategy, pairwise, evaluation, resumed, digest,
+            return trainer(args, data, model, tokenizer, strategy, pairwise, evaluation, resumed, digest,
                            copies).train()
+
+
+def trainer_of(strategy: str) -> type[Trainer]:
+    """The training loop of a strategy; imported late, since it imports paddle."""
+    if strategy == "masked_lm":
+        from masked_lm import MaskedLmTrainer
+
+        return MaskedLmTrainer
+    if strategy == "distilled":
+        from distillation import DistillationTrainer
+
+        return DistillationTrainer
+    from trainer import Trainer
+
+    return Trainer
 
 
 def build_model(args, make_model: Callable, unlabelled: bool, resumed: Resumed | None) -> tuple:
@@ -76,12 +94,13 @@ def build_model(args, make_model: Callable, unlabelled: bool, resumed: Resumed |
     from pretrained import open_encoder, start_encoder
 
     if resumed:
-        encoder, tokenizer = open_encoder(str(resumed.folder), args.max_seq_length, args.dropout)
+        encoder, tokenizer = open_encoder(str(resumed.folder), args.max_seq_length, args.dropout, args.text_prefix)
     elif args.init_from_ckpt:  # holds the encoder's weights too
-        encoder, tokenizer = open_encoder(args.model_name_or_path, args.max_seq_length, args.dropout)
+        encoder, tokenizer = open_encoder(args.model_name_or_path, args.max_seq_length, args.dropout,
+                                          args.text_prefix)
     else:
         encoder, tokenizer = start_encoder(args.model_name_or_path, args.max_seq_length, args.dropout,
-                                           pooler_needed=args.pooling == "cls")
+                                           args.text_prefix, pooler_needed=args.pooling == "cls")
     if unlabelled and not (encoder.config.hidden_dropout_prob or encoder.config.attention_probs_dropout_prob):
         raise UserError(f"--dropout 0 (or an encoder without dropout) leaves nothing to learn from "
                         f"{args.train_set_file}, where each text is its own positive: give pairs, or a dropout above 0")

@@ -1,0 +1,200 @@
+"""Mine hard negatives: texts that are near a source, but not among its known positives, as further columns of its rows.
+
+    python mine_hard_negatives.py --params_path checkpoints/latest --train_set_file semantic_pair_train.tsv \\
+        --corpus_file corpus_file --output_file train_mined.tsv --num_negatives 1 --range_min 5 --range_max 50 \\
+        --max_similarity_ratio 0.95
+    python train_batch_neg.py --train_set_file train_mined.tsv --init_from_ckpt checkpoints/latest ...
+
+Candidates are the best texts of the corpus by the checkpoint's own search or, with --recall_result_file, those that a
+file of recall.py or lexical_recall.py lists for the source. The source, its known positives and texts that differ from
+one of these in width, case, punctuation or blanks alone are never taken. Of what is left in the window of ranks,
+negatives are drawn at random. Unmarked positives are the danger: --max_similarity_ratio and --absolute_margin leave out
+what is nearly as near as the row's own target (the positive-aware filters of NV-Retriever, arXiv:2407.15831).
+
+In:  pairs, `source TAB target` a line (columns of earlier negatives are replaced), and the corpus, one text a line.
+Out: the same rows with up to --num_negatives columns more; statistics and a sample on stdout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+
+import cli
+from cli import notice
+from corpus import open_corpus
+from data import known_targets
+from encoder import CHUNK, open_encoder
+from files import UserError, own_folder, whole_file
+from metrics import read_result
+from train_data import TrainSet, read_train_set
+
+SHOWN = 5  # rows of the sample
+
+
+def parse_flags(argv: list[str] | None):
+    parser = cli.Parser(__doc__)
+    cli.add_model_flags(parser, required=False)
+    parser.add_argument("--train_set_file", required=True, type=cli.existing_file, metavar="FILE", help="the pairs")
+    parser.add_argument("--corpus_file", type=cli.existing_file, help="texts to mine from, one a line")
+    parser.add_argument("--recall_result_file", type=cli.existing_file, metavar="FILE",
+                        help="candidates of each source, `source TAB text TAB score` a row; without it --params_path "
+                             "searches --corpus_file")
+    parser.add_argument("--output_file", required=True, type=cli.output_file, metavar="FILE", help="the rows to write")
+    parser.add_argument("--num_negatives", type=cli.positive_int, default=1, help="negatives of a row, at most")
+    parser.add_argument("--range_min", type=cli.natural, default=0,
+                        help="candidates passed over: the best ones are often unmarked positives")
+    parser.add_argument("--range_max", type=cli.positive_int, default=50, help="candidates looked at")
+    parser.add_argument("--max_similarity_ratio", type=cli.positive,
+                        help="leave out what has more than this share of the target's cosine")
+    parser.add_argument("--absolute_margin", type=cli.non_negative,
+                        help="leave out what has more than the target's cosine less this")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="of the draw")
+    cli.add_engine_flags(parser)
+    parser.set_defaults(ann_engine="flat")
+    parser.add_argument("--index_dir", help="folder of vectors and index, as recall.py keeps it "
+                                            "(default: mining_index beside --output_file)")
+    args = parser.parse_args(argv)
+    cli.check_engine_flags(parser, args)
+    if args.range_min >= args.range_max:
+        parser.error(f"--range_min {args.range_min} leaves nothing of --range_max {args.range_max}")
+    if not args.recall_result_file and not (args.params_path and args.corpus_file):
+        parser.error("--params_path and --corpus_file are needed where no --recall_result_file has the candidates")
+    if args.recall_result_file and args.corpus_file:
+        parser.error("--recall_result_file has the candidates already; leave --corpus_file out")
+    for name in ("max_similarity_ratio", "absolute_margin"):
+        if getattr(args, name) is not None and not args.params_path:
+            parser.error(f"--{name} compares cosines; name the checkpoint with --params_path")
+    return args
+
+
+@cli.entry_point
+def main(argv: list[str] | None = None) -> None:
+    args = parse_flags(argv)
+    data = read_train_set(args.train_set_file)
+    if data.unlabelled:
+        raise UserError(f"{args.train_set_file}: texts alone have no targets to tell negatives from; give pairs")
+    if any(data.negatives):
+        notice(f"{args.train_set_file}: the mined negatives that it has are left out")
+    found = read_candidates(args, data) if args.recall_result_file else search_candidates(args, data)
+    rows, counts, sample = draw(args, data, *found)
+    with whole_file(args.output_file) as file:
+        for row in rows:
+            file.write(("\t".join(row) + "\n").encode())
+    report(args, counts, sample)
+
+
+def search_candidates(args, data: TrainSet) -> tuple[dict[int, list[tuple[str, float]]], np.ndarray | None]:
+    """The best corpus texts of each source with their cosines, and the cosine of each row's source and target."""
+    from index_store import IndexStore
+    from recall import embed
+
+    # Beside the wanted ones may stand the source and its positives, or texts that are as good as equal to them.
+    most = args.range_max + 1 + max(len(known) for known in data.positives.values())
+    index_dir = Path(args.index_dir or Path(args.output_file).with_name("mining_index"))
+    with contextlib.ExitStack() as stack:
+        corpus = stack.enter_context(open_corpus([args.corpus_file]))
+        encoder, made_from = open_encoder(args, next(corpus.parts([(0, min(len(corpus), CHUNK))])))
+        stack.enter_context(own_folder(index_dir))
+        store = IndexStore(index_dir, strict=args.index_dir is not None)
+        plan = store.plan(corpus, made_from)
+        embed(encoder, store, corpus, plan.missing, made_from)
+        saved = store.finish(plan, corpus, made_from)
+        own = encoder.encode(data.texts, progress="pairs")
+        engine = stack.enter_context(contextlib.closing(
+            store.open_engine(args.ann_engine, saved, **cli.engine_settings(args))))
+        sources = np.unique(data.sources)
+        ids, cosines = saved.index.search(engine, own[sources], most)
+        texts = {i: saved.texts[i] for i in np.unique(ids).tolist()}
+    candidates = {source: [(texts[i], cosine) for i, cosine in zip(near, scores)]
+                  for source, near, scores in zip(sources.tolist(), ids.tolist(), cosines.tolist())}
+    return candidates, np.einsum("nd,nd->n", own[data.sources], own[data.targets])
+
+
+def read_candidates(args, data: TrainSet) -> tuple[dict[int, list[tuple[str, float]]], np.ndarray | None]:
+    """Like `search_candidates` from a result file; cosines are the checkpoint's, if one is named."""
+    listed = read_result(args.recall_result_file)
+    sources = np.unique(data.sources).tolist()
+    missing = sum(data.texts[source] not in listed for source in sources)
+    if missing == len(sources):
+        raise UserError(f"{args.recall_result_file}: has rows for none of the sources of {args.train_set_file}; recall "
+                        f"with these pairs")
+    if missing:
+        notice(f"{args.recall_result_file}: no rows for {missing} of {len(sources)} sources; they get no negatives")
+    candidates = {source: listed.get(data.texts[source], []) for source in sources}
+    if not args.params_path:
+        return candidates, None
+    texts = list({text for rows in candidates.values() for text, _ in rows} | set(data.texts))
+    encoder, _ = open_encoder(args, texts[:CHUNK])
+    place = {text: i for i, text in enumerate(texts)}
+    vectors = encoder.encode(texts, progress="candidates")
+    candidates = {source: [(text, float(vectors[place[text]] @ vectors[place[data.texts[source]]])) for text, _ in rows]
+                  for source, rows in candidates.items()}
+    own = vectors[[place[text] for text in data.texts]]
+    return candidates, np.einsum("nd,nd->n", own[data.sources], own[data.targets])
+
+
+def key_of(text: str) -> str:
+    """Equal for texts that differ in width, case, punctuation or blanks alone; of signs alone it is the text."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(c for c in folded if unicodedata.category(c)[0] not in "PZC") or text
+
+
+def draw(args, data: TrainSet, candidates: dict[int, list[tuple[str, float]]],
+         positive: np.ndarray | None) -> tuple[list[list[str]], dict[str, float], list[str]]:
+    """The rows with their negatives, what there is to count, and a sample to read."""
+    rng = np.random.default_rng(args.seed)
+    known = known_targets(data.sources, data.targets)
+    # Cosines above 0 alone are shared; the share of a negative one would be more than it.
+    ratio, margin = args.max_similarity_ratio, args.absolute_margin or 0.0
+    counts = {"rows": len(data), "full": 0, "none": 0, "negatives": 0, "too near": 0, "cosine": 0.0}
+    rows, sample = [], []
+    shown = set(rng.choice(len(data), min(SHOWN, len(data)), replace=False).tolist())
+    windows: dict[int, list[tuple[str, float]]] = {}
+    for row, (source, target) in enumerate(zip(data.sources.tolist(), data.targets.tolist())):
+        if source not in windows:
+            taken = {key_of(data.texts[text]) for text in {source, *known[source]}}
+            others = [found for found in candidates[source] if key_of(found[0]) not in taken]
+            windows[source] = others[args.range_min : args.range_max]
+        window = windows[source]
+        near_enough = window
+        if positive is not None:
+            limit = float(positive[row]) - margin
+            if ratio is not None:
+                limit = min(limit, ratio * max(float(positive[row]), 0.0))
+            if ratio is not None or args.absolute_margin is not None:
+                near_enough = [found for found in window if found[1] <= limit]
+        picks = rng.permutation(len(near_enough))[: args.num_negatives]
+        negatives = [near_enough[pick] for pick in picks]
+        rows.append([data.texts[source], data.texts[target], *(text for text, _ in negatives)])
+        counts["full"] += len(negatives) == args.num_negatives
+        counts["none"] += not negatives
+        counts["negatives"] += len(negatives)
+        counts["too near"] += len(window) - len(near_enough)
+        counts["cosine"] += sum(score for _, score in negatives)
+        if row in shown:
+            own = "" if positive is None else f"\t{positive[row]:.3f}"
+            sample += [data.texts[source], f"  +{own}\t{data.texts[target]}"]
+            sample += [f"  -\t{score:.3f}\t{text}" for text, score in negatives]
+    if positive is not None:
+        counts["positive cosine"] = float(positive.mean())
+    return rows, counts, sample
+
+
+def report(args, counts: dict[str, float], sample: list[str]) -> None:
+    print(f"{args.output_file}: {counts['rows']} rows, {counts['negatives']} negatives; {counts['full']} rows have all "
+          f"{args.num_negatives}, {counts['none']} have none")
+    print(f"left out as too near to the source: {counts['too near']} candidates")
+    if counts["negatives"]:
+        print(f"mean score of the negatives: {counts['cosine'] / counts['negatives']:.3f}")
+    if "positive cosine" in counts:
+        print(f"mean cosine of source and target: {counts['positive cosine']:.3f}")
+    print("\n" + "\n".join(sample))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
