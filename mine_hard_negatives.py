@@ -18,6 +18,7 @@ Out: the same rows with up to --num_negatives columns more; statistics and a sam
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import unicodedata
 from pathlib import Path
@@ -34,6 +35,7 @@ from metrics import read_result
 from train_data import TrainSet, read_train_set
 
 SHOWN = 5  # rows of the sample
+Candidates = dict[int, list[tuple[str, float]]]  # of a source's id: texts and scores, best first
 
 
 def parse_flags(argv: list[str] | None):
@@ -81,14 +83,16 @@ def main(argv: list[str] | None = None) -> None:
     if any(data.negatives):
         notice(f"{args.train_set_file}: the mined negatives that it has are left out")
     found = read_candidates(args, data) if args.recall_result_file else search_candidates(args, data)
-    rows, counts, sample = draw(args, data, *found)
+    miner = Miner(args, data, *found)
+    negatives = [miner.negatives_of(row) for row in range(len(data))]
     with whole_file(args.output_file) as file:
-        for row in rows:
+        for source, target, drawn in zip(data.sources, data.targets, negatives):
+            row = [data.texts[source], data.texts[target], *(text for text, _ in drawn)]
             file.write(("\t".join(row) + "\n").encode())
-    report(args, counts, sample)
+    report(args, data, miner, negatives)
 
 
-def search_candidates(args, data: TrainSet) -> tuple[dict[int, list[tuple[str, float]]], np.ndarray | None]:
+def search_candidates(args, data: TrainSet) -> tuple[Candidates, np.ndarray | None]:
     """The best corpus texts of each source with their cosines, and the cosine of each row's source and target."""
     from index_store import IndexStore
     from recall import embed
@@ -115,7 +119,7 @@ def search_candidates(args, data: TrainSet) -> tuple[dict[int, list[tuple[str, f
     return candidates, np.einsum("nd,nd->n", own[data.sources], own[data.targets])
 
 
-def read_candidates(args, data: TrainSet) -> tuple[dict[int, list[tuple[str, float]]], np.ndarray | None]:
+def read_candidates(args, data: TrainSet) -> tuple[Candidates, np.ndarray | None]:
     """Like `search_candidates` from a result file; cosines are the checkpoint's, if one is named."""
     listed = read_result(args.recall_result_file)
     sources = np.unique(data.sources).tolist()
@@ -144,56 +148,63 @@ def key_of(text: str) -> str:
     return "".join(c for c in folded if unicodedata.category(c)[0] not in "PZC") or text
 
 
-def draw(args, data: TrainSet, candidates: dict[int, list[tuple[str, float]]],
-         positive: np.ndarray | None) -> tuple[list[list[str]], dict[str, float], list[str]]:
-    """The rows with their negatives, what there is to count, and a sample to read."""
-    rng = np.random.default_rng(args.seed)
-    known = known_targets(data.sources, data.targets)
-    # Cosines above 0 alone are shared; the share of a negative one would be more than it.
-    ratio, margin = args.max_similarity_ratio, args.absolute_margin or 0.0
-    counts = {"rows": len(data), "full": 0, "none": 0, "negatives": 0, "too near": 0, "cosine": 0.0}
-    rows, sample = [], []
-    shown = set(rng.choice(len(data), min(SHOWN, len(data)), replace=False).tolist())
-    windows: dict[int, list[tuple[str, float]]] = {}
-    for row, (source, target) in enumerate(zip(data.sources.tolist(), data.targets.tolist())):
-        if source not in windows:
-            taken = {key_of(data.texts[text]) for text in {source, *known[source]}}
-            others = [found for found in candidates[source] if key_of(found[0]) not in taken]
-            windows[source] = others[args.range_min : args.range_max]
-        window = windows[source]
-        near_enough = window
-        if positive is not None:
-            limit = float(positive[row]) - margin
-            if ratio is not None:
-                limit = min(limit, ratio * max(float(positive[row]), 0.0))
-            if ratio is not None or args.absolute_margin is not None:
-                near_enough = [found for found in window if found[1] <= limit]
-        picks = rng.permutation(len(near_enough))[: args.num_negatives]
-        negatives = [near_enough[pick] for pick in picks]
-        rows.append([data.texts[source], data.texts[target], *(text for text, _ in negatives)])
-        counts["full"] += len(negatives) == args.num_negatives
-        counts["none"] += not negatives
-        counts["negatives"] += len(negatives)
-        counts["too near"] += len(window) - len(near_enough)
-        counts["cosine"] += sum(score for _, score in negatives)
-        if row in shown:
-            own = "" if positive is None else f"\t{positive[row]:.3f}"
-            sample += [data.texts[source], f"  +{own}\t{data.texts[target]}"]
-            sample += [f"  -\t{score:.3f}\t{text}" for text, score in negatives]
-    if positive is not None:
-        counts["positive cosine"] = float(positive.mean())
-    return rows, counts, sample
+class Miner:
+    """Draws the negatives of one row after the other, and counts what it meets.
+
+    Args:
+        candidates: for each source (text, score), best first.
+        positive: cosine of source and target of each row; None where there are no cosines.
+    """
+
+    def __init__(self, args, data: TrainSet, candidates: Candidates, positive: np.ndarray | None) -> None:
+        self.args, self.data, self.candidates, self.positive = args, data, candidates, positive
+        self.rng = np.random.default_rng(args.seed)
+        self.known = known_targets(data.sources, data.targets)
+        self.windows: dict[int, list[tuple[str, float]]] = {}
+        self.too_near = 0
+
+    def negatives_of(self, row: int) -> list[tuple[str, float]]:
+        """Up to --num_negatives of (text, score), drawn at random from what may be one."""
+        window = self._window(int(self.data.sources[row]))
+        limit = self._limit(row)
+        allowed = [found for found in window if found[1] <= limit]
+        self.too_near += len(window) - len(allowed)
+        return [allowed[pick] for pick in self.rng.permutation(len(allowed))[: self.args.num_negatives]]
+
+    def _window(self, source: int) -> list[tuple[str, float]]:
+        """The candidates in the window of ranks, counted without the source and its positives."""
+        if source not in self.windows:
+            taken = {key_of(self.data.texts[text]) for text in {source, *self.known[source]}}
+            others = [found for found in self.candidates[source] if key_of(found[0]) not in taken]
+            self.windows[source] = others[self.args.range_min : self.args.range_max]
+        return self.windows[source]
+
+    def _limit(self, row: int) -> float:
+        """The highest cosine that a negative of this row may have."""
+        limit, ratio, margin = math.inf, self.args.max_similarity_ratio, self.args.absolute_margin
+        if self.positive is not None and ratio is not None:
+            limit = ratio * max(float(self.positive[row]), 0.0)  # a share of less than nothing would be more than it
+        if self.positive is not None and margin is not None:
+            limit = min(limit, float(self.positive[row]) - margin)
+        return limit
 
 
-def report(args, counts: dict[str, float], sample: list[str]) -> None:
-    print(f"{args.output_file}: {counts['rows']} rows, {counts['negatives']} negatives; {counts['full']} rows have all "
-          f"{args.num_negatives}, {counts['none']} have none")
-    print(f"left out as too near to the source: {counts['too near']} candidates")
-    if counts["negatives"]:
-        print(f"mean score of the negatives: {counts['cosine'] / counts['negatives']:.3f}")
-    if "positive cosine" in counts:
-        print(f"mean cosine of source and target: {counts['positive cosine']:.3f}")
-    print("\n" + "\n".join(sample))
+def report(args, data: TrainSet, miner: Miner, negatives: list[list[tuple[str, float]]]) -> None:
+    """Counts, means, and some rows to read: are these negatives any?"""
+    scores = [score for row in negatives for _, score in row]
+    full, none = (sum(len(row) == wanted for row in negatives) for wanted in (args.num_negatives, 0))
+    print(f"{args.output_file}: {len(data)} rows, {len(scores)} negatives; {full} rows have all {args.num_negatives}, "
+          f"{none} have none")
+    print(f"candidates left out as too near: {miner.too_near}")
+    if scores:
+        print(f"mean score of the negatives: {np.mean(scores):.4f}")
+    if miner.positive is not None:
+        print(f"mean cosine of source and target: {miner.positive.mean():.4f}")
+    for row in np.sort(np.random.default_rng(args.seed).choice(len(data), min(SHOWN, len(data)), replace=False)):
+        own = "" if miner.positive is None else f"{miner.positive[row]:.3f}"
+        print(f"\n{data.texts[data.sources[row]]}\n  +  {own}\t{data.texts[data.targets[row]]}")
+        for text, score in negatives[row]:
+            print(f"  -  {score:.3f}\t{text}")
 
 
 if __name__ == "__main__":
