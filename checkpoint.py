@@ -43,6 +43,8 @@ from tokenizer import Tokenizer
 WEIGHTS, CONFIG, MANIFEST = "model_state.pdparams", "config.json", "semantic_index.json"
 OPTIMIZER, CARD = "optimizer.pdopt", "README.md"
 FORMAT = 2  # of the manifest
+SAFE_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
+              "I8": "i1", "U8": "u1", "BOOL": "?"}  # safetensors' names of them, and NumPy's
 REMEDY = "take another checkpoint, or copy this one again"
 
 # All that a state dict needs. A pickle may name any callable of any module and have it run: everything else is refused.
@@ -90,18 +92,18 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
 def _read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Like safetensors.numpy.load_file, but bfloat16 too: it is the upper half of a float32."""
     from safetensors import deserialize
-    from safetensors.numpy import load
 
+    state = {}
     with open(path, "rb") as file:
-        content = file.read()
-    tensors = deserialize(content)
-    if all(tensor["dtype"] != "BF16" for _, tensor in tensors):
-        return load(content)
-    if any(tensor["dtype"] not in ("BF16", "F32") for _, tensor in tensors):
-        raise UserError("mixes bfloat16 with other types than float32; save it in float32")
-    return {name: (np.frombuffer(tensor["data"], np.float32) if tensor["dtype"] == "F32" else
-                   (np.frombuffer(tensor["data"], np.uint16).astype(np.uint32) << 16).view(np.float32)
-                   ).reshape(tensor["shape"]) for name, tensor in tensors}
+        tensors = deserialize(file.read())
+    for name, tensor in tensors:
+        kind = tensor["dtype"]
+        if kind not in SAFE_TYPES:
+            raise UserError(f"{name} is of type {kind}, which is not read; save it in float32")
+        value = np.frombuffer(tensor["data"], SAFE_TYPES[kind])
+        value = (value.astype(np.uint32) << 16).view(np.float32) if kind == "BF16" else value
+        state[name] = value.reshape(tensor["shape"])
+    return state
 
 
 def load_weights(model, state: dict[str, np.ndarray], path: str | os.PathLike, remedy: str) -> None:

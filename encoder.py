@@ -102,7 +102,7 @@ class Encoder:
         return None if chunk is None else self.tokenizer(chunk)
 
     def _compute(self, token_ids: list[list[int]], done: Callable[[int], Any]) -> np.ndarray:
-        self.tokenless += sum(len(ids) <= self.tokenizer.bare_length for ids in token_ids)
+        self.tokenless += sum(ids == self.tokenizer.bare for ids in token_ids)
         position: dict[tuple[int, ...], int] = {}
         place_of_text = np.array([position.setdefault(tuple(ids), len(position)) for ids in token_ids])
         done(len(token_ids) - len(position))

@@ -65,18 +65,16 @@ def has_hugging_face_names(names) -> bool:
     return any(".attention.self.query." in name for name in names)
 
 
-def to_paddle(state: dict[str, np.ndarray], own: dict) -> dict[str, np.ndarray]:
-    """Rename, and turn linear layers; names without a counterpart in the model `own` keep what they have.
+def to_paddle(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Rename, and turn linear layers; names without a counterpart keep what they have.
 
     Args:
         state: without prefixes such as `bert.`.
-        own: the state of PaddleNLP's model. Its XLM-RoBERTa has Hugging Face's names.
     """
     renamed = {}
     for name, value in state.items():
-        if name not in own:
-            for pattern, new in RENAMED:
-                name = pattern.sub(new, name)
+        for pattern, new in RENAMED:
+            name = pattern.sub(new, name)
         linear = value.ndim == 2 and "embeddings" not in name
         renamed[name] = value.T if linear else value
     return renamed

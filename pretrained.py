@@ -56,6 +56,9 @@ def open_encoder(name_or_path: str, max_seq_length: int | None, dropout: float |
     except Exception as error:  # whatever sizes that don't fit each other make Paddle raise
         raise UserError(f"{name_or_path}: PaddleNLP can't build the encoder of its config ({error}); mend the config "
                         f"or name another encoder") from error
+    for layer in encoder.sublayers():  # PaddleNLP's ERNIE takes 1e-12, whatever its config says
+        if hasattr(layer, "_epsilon"):
+            layer._epsilon = getattr(config, "layer_norm_eps", layer._epsilon)
     if not hasattr(encoder, "pooler"):
         raise UserError(f"{name_or_path}: {type(encoder).__name__} is no BERT-like encoder (no pooler); name one "
                         f"such as ernie, bert or roberta")
@@ -76,7 +79,6 @@ def start_encoder(name_or_path: str, max_seq_length: int | None, dropout: float 
 
     Args:
         pooler_needed: False lets a file without pooler weights pass, for pooling that needs none.
-
         weights_needed: whether it is an error if there are none.
 
     Raises:
@@ -90,9 +92,8 @@ def start_encoder(name_or_path: str, max_seq_length: int | None, dropout: float 
         notice(f"{name_or_path} holds no weights: the encoder starts from random ones")
         return encoder, tokenizer
     state = _encoder_state(read_state_dict(path), encoder, path)
-    if not pooler_needed:
-        own = encoder.state_dict()
-        state = {**{name: own[name].numpy() for name in own if name.startswith("pooler.")}, **state}
+    if not pooler_needed and not any(name.startswith("pooler.") for name in state):
+        state |= {name: value.numpy() for name, value in encoder.state_dict().items() if name.startswith("pooler.")}
     remedy = f"name the encoder that these weights belong to, or mend {name_or_path}"
     if pooler_needed and "pooler.dense.weight" not in state:
         remedy = "use --pooling mean or first, which need no pooler"
@@ -114,7 +115,7 @@ def _encoder_state(state: dict[str, Any], encoder: Any, path: str) -> dict[str, 
         notice(f"{path}: left out {len(heads)} tensors of heads, which the encoder has no place for: "
                f"{', '.join(heads[:5])}{', ...' if len(heads) > 5 else ''}")
     bare = {name: value for name, value in bare.items() if name not in heads and name not in BUFFERS}
-    return to_paddle(bare, encoder.state_dict()) if has_hugging_face_names(bare) else bare
+    return to_paddle(bare) if has_hugging_face_names(bare) else bare
 
 
 def _paddlenlp() -> Any:
@@ -137,6 +138,8 @@ def _open_config(name_or_path: str) -> Any:
     except Exception as error:  # whatever a config of any content makes PaddleNLP raise
         raise UserError(f"{name_or_path}: its config.json can't be used ({error}); it needs `model_type` (for example "
                         f"ernie, bert, roberta) and the encoder's sizes") from error
+    if config.model_type == "xlm-roberta":  # the same encoder; PaddleNLP's own class can't be exported (it deadlocks)
+        config = _paddlenlp().RobertaConfig(**{**config.to_dict(), "model_type": "roberta"})
     config.architectures = [_encoder_class(config).__name__]
     _check_numbers(config, name_or_path)
     return config
@@ -149,6 +152,7 @@ def _check_numbers(config: Any, name_or_path: str) -> None:
         lambda value: type(value) is int and value > 0)
     wanted |= dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"),
                             lambda value: isinstance(value, (int, float)) and 0 <= value < 1)
+    wanted["layer_norm_eps"] = lambda value: isinstance(value, (int, float)) and 0 <= value <= 1e-3  # Paddle's limit
     for name, fits in wanted.items():
         value = getattr(config, name, None)
         if value is not None and not fits(value):

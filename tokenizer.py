@@ -28,7 +28,7 @@ class Tokenizer:
 
     Attributes:
         files: name and content of the files that make the same tokenizer again.
-        bare_length: tokens of an empty text.
+        bare: token ids of an empty text; a text without tokens of its own has just these.
 
     Raises:
         UserError: the folder has no vocabulary, or it is not of its kind.
@@ -56,7 +56,7 @@ class Tokenizer:
         vocabulary = self._backend.get_vocab()
         self.size, self.pad_id = max(vocabulary.values()) + 1, vocabulary[pad]
         self.mask_id = vocabulary.get("[MASK]", vocabulary.get("<mask>"))
-        self.bare_length = len(self._backend.encode(prefix).ids)
+        self.bare = self._backend.encode(prefix).ids
         self._backend.enable_truncation(max_seq_length)
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
@@ -69,10 +69,10 @@ class Tokenizer:
 
     def check_room(self) -> None:
         """Raise UserError where nothing of a text would be kept."""
-        if self.max_seq_length <= self.bare_length:
+        if self.max_seq_length <= len(self.bare):
             beside = f"--text_prefix {self.prefix!r} and " if self.prefix else ""
             raise UserError(f"--max_seq_length {self.max_seq_length} leaves no room for a token beside {beside}[CLS] "
-                            f"and [SEP]; use {self.bare_length + 1} or more")
+                            f"and [SEP]; use {len(self.bare) + 1} or more")
 
 
 def _ready_made(path: Path, config: dict):

