@@ -6,18 +6,22 @@
     python train_batch_neg.py --train_set_file train_mined.tsv --init_from_ckpt checkpoints/latest ...
 
 Candidates are the best texts of the corpus by the checkpoint's own search or, with --recall_result_file, those that a
-file of recall.py or lexical_recall.py lists for the source. The source, its known positives and texts that differ from
-one of these in width, case, punctuation or blanks alone are never taken. Of what is left in the window of ranks,
-negatives are drawn at random. Unmarked positives are the danger: --max_similarity_ratio and --absolute_margin leave out
-what is nearly as near as the row's own target (the positive-aware filters of NV-Retriever, arXiv:2407.15831).
+file of recall.py or lexical_recall.py lists for the source. The source and its known positives, in either direction of
+a pair, are never taken; texts that differ in width, case, punctuation or blanks alone count as one. Of what is left in
+the window of ranks, negatives are drawn at random. Unmarked positives are the danger: --max_similarity_ratio and
+--absolute_margin leave out what is nearly as near as the row's own target (the positive-aware filters of NV-Retriever,
+arXiv:2407.15831).
 
 In:  pairs, `source TAB target` a line (columns of earlier negatives are replaced), and the corpus, one text a line.
-Out: the same rows with up to --num_negatives columns more; statistics and a sample on stdout.
+Out: the same rows with up to --num_negatives columns more, or JSON lines if --output_file ends in .jsonl; statistics
+     and a sample on stdout.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import math
 import sys
 import unicodedata
@@ -32,10 +36,11 @@ from data import known_targets
 from encoder import CHUNK, open_encoder
 from files import UserError, own_folder, whole_file
 from metrics import read_result
-from train_data import TrainSet, read_train_set
+from train_data import JSON_ENDINGS, TrainSet, read_train_set
 
 SHOWN = 5  # rows of the sample
-Candidates = dict[int, list[tuple[str, float]]]  # of a source's id: texts and scores, best first
+SPARE = 10  # texts looked for beyond the window at first: the source, its positives and their like are among the best
+Candidates = dict[int, list[tuple[str, float]]]  # of a source's id: what may be its negative, with scores, best first
 
 
 def parse_flags(argv: list[str] | None):
@@ -82,13 +87,19 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{args.train_set_file}: texts alone have no targets to tell negatives from; give pairs")
     if any(data.negatives):
         notice(f"{args.train_set_file}: the mined negatives that it has are left out")
+    is_json = args.output_file.lower().endswith(JSON_ENDINGS)
+    if not is_json and (broken := [text for text in data.texts if "\t" in text or "\n" in text]):
+        raise UserError(f"{args.train_set_file}: the text {broken[0]!r} has a TAB or a line break, so columns can't "
+                        f"hold it; name an --output_file that ends in .jsonl")
     found = read_candidates(args, data) if args.recall_result_file else search_candidates(args, data)
     miner = Miner(args, data, *found)
     negatives = [miner.negatives_of(row) for row in range(len(data))]
     with whole_file(args.output_file) as file:
         for source, target, drawn in zip(data.sources, data.targets, negatives):
-            row = [data.texts[source], data.texts[target], *(text for text, _ in drawn)]
-            file.write(("\t".join(row) + "\n").encode())
+            query, positive, texts = data.texts[source], data.texts[target], [text for text, _ in drawn]
+            line = json.dumps({"query": query, "pos": positive, "neg": texts}, ensure_ascii=False) if is_json \
+                else "\t".join([query, positive, *texts])
+            file.write(f"{line}\n".encode())
     report(args, data, miner, negatives)
 
 
@@ -97,8 +108,6 @@ def search_candidates(args, data: TrainSet) -> tuple[Candidates, np.ndarray | No
     from index_store import IndexStore
     from recall import embed
 
-    # Beside the wanted ones may stand the source and its positives, or texts that are as good as equal to them.
-    most = args.range_max + 1 + max(len(known) for known in data.positives.values())
     index_dir = Path(args.index_dir or Path(args.output_file).with_name("mining_index"))
     with contextlib.ExitStack() as stack:
         corpus = stack.enter_context(open_corpus([args.corpus_file]))
@@ -111,37 +120,65 @@ def search_candidates(args, data: TrainSet) -> tuple[Candidates, np.ndarray | No
         own = encoder.encode(data.texts, progress="pairs")
         engine = stack.enter_context(contextlib.closing(
             store.open_engine(args.ann_engine, saved, **cli.engine_settings(args))))
-        sources = np.unique(data.sources)
-        ids, cosines = saved.index.search(engine, own[sources], most)
-        texts = {i: saved.texts[i] for i in np.unique(ids).tolist()}
-    candidates = {source: [(texts[i], cosine) for i, cosine in zip(near, scores)]
-                  for source, near, scores in zip(sources.tolist(), ids.tolist(), cosines.tolist())}
+        candidates = nearest(saved, engine, own, no_negatives(data), args.range_max)
     return candidates, np.einsum("nd,nd->n", own[data.sources], own[data.targets])
+
+
+def nearest(saved, engine, own: np.ndarray, excluded: dict[int, set[str]], count: int) -> Candidates:
+    """The best `count` texts of each source that are not excluded; fewer only where the corpus has no more."""
+    candidates: Candidates = {}
+    waiting, most = list(excluded), count + SPARE
+    while waiting:
+        ids, cosines = saved.index.search(engine, own[waiting], most)
+        texts = {i: saved.texts[i] for i in np.unique(ids).tolist()}
+        for source, near, scores in zip(waiting, ids.tolist(), cosines.tolist()):
+            candidates[source] = usable([(texts[i], score) for i, score in zip(near, scores)], excluded[source])[:count]
+        waiting = [source for source in waiting if len(candidates[source]) < count and most < len(saved.texts)]
+        most *= 2
+    return candidates
 
 
 def read_candidates(args, data: TrainSet) -> tuple[Candidates, np.ndarray | None]:
     """Like `search_candidates` from a result file; cosines are the checkpoint's, if one is named."""
     listed = read_result(args.recall_result_file)
-    sources = np.unique(data.sources).tolist()
-    missing = sum(data.texts[source] not in listed for source in sources)
-    if missing == len(sources):
+    excluded = no_negatives(data)
+    missing = sum(data.texts[source] not in listed for source in excluded)
+    if missing == len(excluded):
         raise UserError(f"{args.recall_result_file}: has rows for none of the sources of {args.train_set_file}; recall "
                         f"with these pairs")
     if missing:
-        notice(f"{args.recall_result_file}: no rows for {missing} of {len(sources)} sources; they get no negatives")
-    candidates = {source: listed.get(data.texts[source], []) for source in sources}
+        notice(f"{args.recall_result_file}: no rows for {missing} of {len(excluded)} sources; they get no negatives")
+    candidates = {source: usable(listed.get(data.texts[source], []), known)[: args.range_max]
+                  for source, known in excluded.items()}
     if not args.params_path:
         return candidates, None
-    texts = list({text for rows in candidates.values() for text, _ in rows} | set(data.texts))
+    texts = list(dict.fromkeys([*data.texts, *(text for rows in candidates.values() for text, _ in rows)]))
     encoder, _ = open_encoder(args, texts[:CHUNK])
     place = {text: i for i, text in enumerate(texts)}
     vectors = encoder.encode(texts, progress="candidates")
-    candidates = {source: [(text, float(vectors[place[text]] @ vectors[place[data.texts[source]]])) for text, _ in rows]
+    candidates = {source: [(text, float(vectors[place[text]] @ vectors[source])) for text, _ in rows]
                   for source, rows in candidates.items()}
-    own = vectors[[place[text] for text in data.texts]]
-    return candidates, np.einsum("nd,nd->n", own[data.sources], own[data.targets])
+    return candidates, np.einsum("nd,nd->n", vectors[data.sources], vectors[data.targets])
 
 
+def no_negatives(data: TrainSet) -> dict[int, set[str]]:
+    """For each source the keys of the texts that are no negatives of it: its own and those it is paired with.
+
+    Texts of one key are taken for one text: a source with a question mark has the positives of the one without it too.
+    """
+    numbers: dict[str, int] = {}
+    alike = np.array([numbers.setdefault(key_of(text), len(numbers)) for text in data.texts])
+    known, keys = known_targets(alike[data.sources], alike[data.targets]), list(numbers)
+    return {source: {keys[i] for i in {int(alike[source]), *known[int(alike[source])]}}
+            for source in np.unique(data.sources).tolist()}
+
+
+def usable(found: list[tuple[str, float]], excluded: set[str]) -> list[tuple[str, float]]:
+    """Blank texts are left out as well: training refuses a blank column."""
+    return [(text, score) for text, score in found if text.strip() and key_of(text) not in excluded]
+
+
+@functools.cache
 def key_of(text: str) -> str:
     """Equal for texts that differ in width, case, punctuation or blanks alone; of signs alone it is the text."""
     folded = unicodedata.normalize("NFKC", text).casefold()
@@ -152,32 +189,22 @@ class Miner:
     """Draws the negatives of one row after the other, and counts what it meets.
 
     Args:
-        candidates: for each source (text, score), best first.
+        candidates: for each source the first --range_max texts that may be its negatives.
         positive: cosine of source and target of each row; None where there are no cosines.
     """
 
     def __init__(self, args, data: TrainSet, candidates: Candidates, positive: np.ndarray | None) -> None:
         self.args, self.data, self.candidates, self.positive = args, data, candidates, positive
         self.rng = np.random.default_rng(args.seed)
-        self.known = known_targets(data.sources, data.targets)
-        self.windows: dict[int, list[tuple[str, float]]] = {}
         self.too_near = 0
 
     def negatives_of(self, row: int) -> list[tuple[str, float]]:
         """Up to --num_negatives of (text, score), drawn at random from what may be one."""
-        window = self._window(int(self.data.sources[row]))
+        window = self.candidates[int(self.data.sources[row])][self.args.range_min :]
         limit = self._limit(row)
         allowed = [found for found in window if found[1] <= limit]
         self.too_near += len(window) - len(allowed)
         return [allowed[pick] for pick in self.rng.permutation(len(allowed))[: self.args.num_negatives]]
-
-    def _window(self, source: int) -> list[tuple[str, float]]:
-        """The candidates in the window of ranks, counted without the source and its positives."""
-        if source not in self.windows:
-            taken = {key_of(self.data.texts[text]) for text in {source, *self.known[source]}}
-            others = [found for found in self.candidates[source] if key_of(found[0]) not in taken]
-            self.windows[source] = others[self.args.range_min : self.args.range_max]
-        return self.windows[source]
 
     def _limit(self, row: int) -> float:
         """The highest cosine that a negative of this row may have."""
