@@ -46,16 +46,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=cli.seed, default=0, help="of the draw")
     parser.add_argument("--output_dir", required=True, help="folder for the parts")
     args = parser.parse_args(argv)
+    for name in ("train.tsv", "dev.tsv", *(("train.part", "dev.part") if args.part_file else ())):
+        parser.keep_apart("--output_dir", Path(args.output_dir, name), args)
     pairs = read_pairs(args.train_set_file)
     parts = read_parts(args.part_file, len(pairs)) if args.part_file else None
     group = groups_of(pairs)
     size = np.bincount(group)
     small = np.random.default_rng(args.seed).permutation(np.flatnonzero(size <= args.max_group))
-    if size[small].sum() < args.dev_pairs or len(pairs) <= args.dev_pairs:
-        raise UserError(f"{args.train_set_file}: groups of at most {args.max_group} pairs have {size[small].sum()} of "
-                        f"{len(pairs)} pairs, so --dev_pairs {args.dev_pairs} can't be set apart; use fewer")
     chosen = small[: int(np.searchsorted(np.cumsum(size[small]), args.dev_pairs)) + 1]
     is_dev = np.isin(group, chosen)
+    if size[small].sum() < args.dev_pairs or is_dev.all():  # the last group drawn may be more than was wanted
+        raise UserError(f"{args.train_set_file}: groups of at most {args.max_group} pairs have {size[small].sum()} of "
+                        f"{len(pairs)} pairs, so --dev_pairs {args.dev_pairs} can't be set apart; use fewer")
     make_folder(args.output_dir)
     for name, rows in (("train", np.flatnonzero(~is_dev)), ("dev", np.flatnonzero(is_dev))):
         with whole_file(Path(args.output_dir, f"{name}.tsv")) as file:
