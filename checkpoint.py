@@ -159,7 +159,7 @@ def save_checkpoint(folder: str | os.PathLike, model, tokenizer: Tokenizer, fact
         files = {name: describe_file(temporary / name) for name in (WEIGHTS, CONFIG, *tokenizer.files)}
         write_manifest(temporary / MANIFEST, {
             "format": FORMAT, "output_emb_size": model.output_emb_size, "pooling": model.pooling,
-            "text_prefix": tokenizer.prefix, **facts,
+            "text_prefix": tokenizer.prefix, "matryoshka_dims": list(model.matryoshka_dims), **facts,
             "made_by": made_by(), "files": files, "training_files": training_files})
         _swap(temporary, folder)
     except UserError as error:
@@ -267,7 +267,7 @@ def load_checkpoint(params_path: str, max_seq_length: int | None, model_name_or_
 
     encoder, tokenizer = open_encoder(str(model_name_or_path if bare else folder), max_seq_length,
                                       text_prefix=facts.get("text_prefix", ""))
-    model = SemanticIndexBase(encoder, dimension, facts["pooling"])
+    model = SemanticIndexBase(encoder, dimension, facts["pooling"], matryoshka_dims=facts.get("matryoshka_dims", ()))
     load_weights(model, state, params_path, "the file belongs to another encoder: name its own")
     model.eval()
     return Checkpoint(params_path, model, tokenizer)

@@ -147,6 +147,14 @@ def positive_int(text: str) -> int:
     return _number(text, int, lambda value: value > 0, "a whole number above 0")
 
 
+def descending_ints(text: str) -> list[int]:
+    """Sizes between commas, the largest first."""
+    sizes = [positive_int(part) for part in text.split(",")]
+    if sizes != sorted(set(sizes), reverse=True):
+        raise argparse.ArgumentTypeError(f"{text!r} is not in descending order")
+    return sizes
+
+
 def natural(text: str) -> int:
     return _number(text, int, lambda value: value >= 0, "a whole number, 0 or more")
 
@@ -229,6 +237,8 @@ def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> N
     parser.add_argument("--model_name_or_path", help="encoder of a bare parameter file, which has no config beside it")
     parser.add_argument("--output_emb_size", type=natural,
                         help="only checked: must be the dimension that the checkpoint was trained with")
+    parser.add_argument("--output_dim", type=positive_int,
+                        help="cut vectors to their first dimensions: one of the --matryoshka_dims of the training")
     parser.add_argument("--max_seq_length", type=positive_int, default=64, help="tokens kept of a text")
     parser.add_argument("--batch_size", type=positive_int, default=64,
                         help="texts of full length encoded at once, at most; of shorter ones more, up to as many "

@@ -35,13 +35,15 @@ class Encoder:
         batch_size: texts of full length a batch, at most; of shorter ones a batch takes more, up to the same number of
             tokens, or to as many as the runner takes well.
         max_seq_length: tokens that the tokenizer keeps of a text.
+        output_dim: first dimensions of a vector that are kept; None keeps all.
 
     Attributes:
         tokenless: how many of the texts encoded so far had no token of their own.
     """
 
-    def __init__(self, runner: Runner, tokenizer: Tokenizer, batch_size: int, max_seq_length: int) -> None:
-        self.runner, self.tokenizer = runner, tokenizer
+    def __init__(self, runner: Runner, tokenizer: Tokenizer, batch_size: int, max_seq_length: int,
+                 output_dim: int | None = None) -> None:
+        self.runner, self.tokenizer, self.dimension = runner, tokenizer, output_dim or runner.dimension
         self.max_seq_length = max_seq_length
         self.token_budget = min(batch_size * max_seq_length, runner.most_tokens or sys.maxsize)
         self.tokenless = 0
@@ -65,7 +67,7 @@ class Encoder:
         with progress_bar(len(mine), progress) as bar:
             chunks = (mine[i : i + CHUNK] for i in range(0, len(mine), CHUNK))
             vectors = np.concatenate(list(self.encode_chunks(chunks, bar.update)) or
-                                     [np.zeros((0, self.runner.dimension), np.float32)])
+                                     [np.zeros((0, self.dimension), np.float32)])
         if ranks > 1:
             vectors = self._gather(vectors, shares)
         report_tokenless(self.tokenless)
@@ -112,8 +114,8 @@ class Encoder:
         outputs = self.runner.run(
             (pad_batch([different[i] for i in rows], self.tokenizer.pad_id, lengths[rows[0]]) for rows in batches),
             lambda number: done(len(set(batches[number].tolist()))))
-        vectors = np.empty((len(position), self.runner.dimension), dtype=np.float32)
-        vectors[np.concatenate(batches)] = np.concatenate(outputs)
+        vectors = np.empty((len(position), self.dimension), dtype=np.float32)
+        vectors[np.concatenate(batches)] = np.concatenate(outputs)[:, : self.dimension]
         if not np.isfinite(vectors).all():
             raise UserError("the model gives vectors that are not finite (NaN); its training has diverged: take an "
                             "earlier checkpoint")
@@ -174,8 +176,9 @@ def open_encoder(args, sample: Sequence[str]) -> tuple[Encoder, dict]:
     if not rank():
         wait_for_ranks()
     notice(f"encoder: {export.runtime}, {export.precision}, {describe_runtime()}")
-    encoder = Encoder(export.runner, export.tokenizer, args.batch_size, args.max_seq_length)
-    return encoder, _facts(args, export.fingerprint, export.precision, export.runner)
+    check_output_dim(args, export.matryoshka_dims)
+    encoder = Encoder(export.runner, export.tokenizer, args.batch_size, args.max_seq_length, args.output_dim)
+    return encoder, _facts(args, export.fingerprint, export.precision, encoder)
 
 
 def _gpu_encoder(args, paddle) -> tuple[Encoder, dict]:
@@ -187,13 +190,21 @@ def _gpu_encoder(args, paddle) -> tuple[Encoder, dict]:
     checkpoint = load_checkpoint(args.params_path, args.max_seq_length, args.model_name_or_path, args.output_emb_size)
     runner = DygraphRunner(checkpoint.model, precision)
     notice(f"encoder: paddle, {precision}, {describe_runtime()}")
-    encoder = Encoder(runner, checkpoint.tokenizer, args.batch_size, args.max_seq_length)
-    return encoder, _facts(args, fingerprint_of(args.params_path, args.model_name_or_path), precision, runner)
+    check_output_dim(args, checkpoint.model.matryoshka_dims)
+    encoder = Encoder(runner, checkpoint.tokenizer, args.batch_size, args.max_seq_length, args.output_dim)
+    return encoder, _facts(args, fingerprint_of(args.params_path, args.model_name_or_path), precision, encoder)
 
 
-def _facts(args, fingerprint: str, precision: str, runner: Runner) -> dict:
+def check_output_dim(args, trained: Sequence[int]) -> None:
+    """Raise UserError where --output_dim is no size that the model was trained to be cut to."""
+    if args.output_dim is not None and args.output_dim not in trained:
+        can = f"can be cut to {', '.join(map(str, trained))}" if trained else "was trained without --matryoshka_dims"
+        raise UserError(f"--output_dim {args.output_dim}: {args.params_path} {can}; otherwise its vectors lose much")
+
+
+def _facts(args, fingerprint: str, precision: str, encoder: Encoder) -> dict:
     return {"checkpoint": fingerprint, "precision": precision, "max_seq_length": args.max_seq_length,
-            "dimension": runner.dimension, "metric": "cosine"}
+            "dimension": encoder.dimension, "metric": "cosine"}
 
 
 def progress_bar(total: int, label: str | None) -> tqdm:

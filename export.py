@@ -55,6 +55,7 @@ class Export:
 
     Attributes:
         fingerprint: of the checkpoint that it was made from.
+        matryoshka_dims: sizes to which its vectors may be cut.
     """
 
     runner: Runner
@@ -62,6 +63,7 @@ class Export:
     precision: str
     runtime: str
     fingerprint: str
+    matryoshka_dims: Sequence[int]
 
 
 def open_export(params_path: str, max_seq_length: int, precision: str, threads: int | None, sample: Sequence[str],
@@ -150,7 +152,8 @@ def _load(folder: Path, facts: dict, max_seq_length: int, precision: str, thread
     runner = RUNTIMES[facts["runtime"]](folder, facts["dimension"], facts["precision"], threads or threads_of_rank())
     tokenizer = Tokenizer(folder, max_seq_length, facts.get("text_prefix", ""))
     tokenizer.check_room()
-    return Export(runner, tokenizer, facts["precision"], facts["runtime"], facts["checkpoint"])
+    return Export(runner, tokenizer, facts["precision"], facts["runtime"], facts["checkpoint"],
+                  facts.get("matryoshka_dims", ()))
 
 
 def make_export(folder: Path, params_path: str, model_name_or_path: str | None, runtime: str, precision: str,
@@ -192,7 +195,8 @@ def make_export(folder: Path, params_path: str, model_name_or_path: str | None, 
         write_manifest(temporary / MANIFEST, {
             "format": FORMAT, "checkpoint": fingerprint, "runtime": runtime, "precision": precision,
             "dimension": checkpoint.model.dimension, "output_emb_size": checkpoint.model.output_emb_size,
-            "max_positions": positions, "text_prefix": tokenizer.prefix, "checked": nearness,
+            "max_positions": positions, "text_prefix": tokenizer.prefix,
+            "matryoshka_dims": list(checkpoint.model.matryoshka_dims), "checked": nearness,
             "calibrated_on": len(chosen), "made_by": made_by(), "files": files})
         _put(temporary, folder, fingerprint)
     finally:

@@ -25,7 +25,7 @@ class MaskedLanguageModel(nn.Layer):
     Its weights are saved under `ptm.*` and `lm_head.*`, so that training starts from the checkpoint's encoder.
     """
 
-    pooling, output_emb_size = "mean", 0
+    pooling, output_emb_size, matryoshka_dims = "mean", 0, ()
 
     def __init__(self, encoder: nn.Layer) -> None:
         super().__init__()

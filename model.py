@@ -11,6 +11,8 @@ Column i < B is the positive of row i. The other columns are its candidates for 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
@@ -31,15 +33,16 @@ class SemanticIndexBase(nn.Layer):
         pooling: "cls" (the encoder's pooler over the [CLS] token), "first" (the [CLS] token's last hidden state, as in
             bge) or "mean" (over the tokens that are not padding, as in e5).
         dropout: of the projection's output; None takes the encoder's own `hidden_dropout_prob`.
+        matryoshka_dims: sizes to which vectors may be cut; () for their whole size alone.
     """
 
     def __init__(self, encoder: nn.Layer, output_emb_size: int = 256, pooling: str = "cls",
-                 dropout: float | None = None) -> None:
+                 dropout: float | None = None, matryoshka_dims: Sequence[int] = ()) -> None:
         super().__init__()
         self.ptm = encoder  # the name that published checkpoints have
         self.pooling = pooling
         self.dropout = nn.Dropout(encoder.config.hidden_dropout_prob if dropout is None else dropout)
-        self.output_emb_size = output_emb_size
+        self.output_emb_size, self.matryoshka_dims = output_emb_size, matryoshka_dims
         if output_emb_size:
             self.emb_reduce_linear = nn.Linear(
                 encoder.config.hidden_size, output_emb_size,
@@ -61,6 +64,22 @@ class SemanticIndexBase(nn.Layer):
         if self.output_emb_size:
             pooled = self.emb_reduce_linear(pooled)
         return F.normalize(self.dropout(pooled).astype("float32"), axis=-1)
+
+    def loss(self, queries: paddle.Tensor, columns: paddle.Tensor, not_negative: paddle.Tensor) -> paddle.Tensor:
+        """The strategy's loss, see the head of this module."""
+        raise NotImplementedError
+
+    def matryoshka_loss(self, queries: paddle.Tensor, columns: paddle.Tensor,
+                        not_negative: paddle.Tensor) -> paddle.Tensor:
+        """Mean of the loss over the first d dimensions of the vectors for each d of `matryoshka_dims`.
+
+        The first dimensions so learn to serve alone (Kusupati et al. 2022, arXiv:2205.13147).
+        """
+        if not self.matryoshka_dims:
+            return self.loss(queries, columns, not_negative)
+        losses = [self.loss(F.normalize(queries[:, :size]), F.normalize(columns[:, :size]), not_negative)
+                  for size in self.matryoshka_dims]
+        return paddle.stack(losses).mean()
 
 
 class SemanticIndexBatchNeg(SemanticIndexBase):

@@ -8,6 +8,7 @@ from cli import (
     Parser,
     add_device_flag,
     checkpoint_path,
+    descending_ints,
     existing_file,
     fraction,
     natural,
@@ -58,6 +59,8 @@ def _add_model_flags(model: argparse._ArgumentGroup) -> None:
                        help="start from this checkpoint's encoder and projection")
     model.add_argument("--output_emb_size", type=natural, default=256,
                        help="dimension of the vectors; 0 keeps the encoder's own, without a projection")
+    model.add_argument("--matryoshka_dims", type=descending_ints, default=[], metavar="D,D,...",
+                       help="sizes to which the vectors may be cut by --output_dim: the loss is the mean of theirs")
     model.add_argument("--pooling", choices=["cls", "first", "mean"], default="cls",
                        help="text vector: the pooler over [CLS], the last hidden state of [CLS], or the mean of all")
     model.add_argument("--text_prefix", default="",

@@ -103,7 +103,8 @@ def _check_same_run(folder: Path, facts: dict, args, strategy: str, data_sha256:
     if facts["strategy"] != strategy:
         raise UserError(f"--resume: {folder} was trained with {facts['strategy']}, this is {strategy}; {remedy}")
     for name in sorted((there.keys() | here.keys()) - FREE_FLAGS):
-        if there.get(name) != here.get(name):
+        new_and_unused = name not in there and here[name] in (None, False, "", [])  # an earlier version had no such flag
+        if there.get(name) != here.get(name) and not new_and_unused:
             raise UserError(f"--resume: {folder} was trained with --{name} {there.get(name)}, now it is "
                             f"{here.get(name)}; {remedy}")
     if facts["ranks"] != world_size():

@@ -180,7 +180,7 @@ class Trainer:
             negatives = draw_negatives(self.data, rows, self.args.seed, step)
         batch = make_batch(self.data, rows, negatives, world_size(), self.args.cross_batch_negatives)
         sources, columns, not_negative = map(paddle.to_tensor, (batch.sources, batch.columns, batch.not_negative))
-        return batch.texts, lambda vectors: self.model.loss(
+        return batch.texts, lambda vectors: self.model.matryoshka_loss(
             vectors.index_select(sources), vectors.index_select(columns), not_negative)
 
     def gradients(self, rows: np.ndarray, step: int) -> tuple[float, dict[str, int]]:

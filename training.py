@@ -106,7 +106,11 @@ def build_model(args, make_model: Callable, unlabelled: bool, resumed: Resumed |
                         f"{args.train_set_file}, where each text is its own positive: give pairs, or a dropout above 0")
     if args.recompute:
         encoder.recompute_enable()
-    model = make_model(encoder, output_emb_size=args.output_emb_size, pooling=args.pooling, dropout=args.dropout)
+    model = make_model(encoder, output_emb_size=args.output_emb_size, pooling=args.pooling, dropout=args.dropout,
+                       matryoshka_dims=args.matryoshka_dims)
+    if args.matryoshka_dims and args.matryoshka_dims[0] != model.dimension:
+        raise UserError(f"--matryoshka_dims {','.join(map(str, args.matryoshka_dims))} has to begin with "
+                        f"{model.dimension}, the dimension of the vectors")
     if resumed:
         load_weights(model, read_state_dict(resumed.folder / WEIGHTS), resumed.folder / WEIGHTS,
                      "take another checkpoint")

@@ -122,7 +122,7 @@ def open_ours(params_path: str, precision: str) -> tuple[Any, Any]:
     sample = read_texts(str(Path(params_path).parents[1] / "sample.txt"))
     encoder, _ = open_encoder(SimpleNamespace(
         params_path=params_path, max_seq_length=MAX_SEQ_LENGTH, batch_size=BATCH_SIZE, device="cpu", num_threads=None,
-        precision=precision, model_name_or_path=None, output_emb_size=None), sample)
+        precision=precision, model_name_or_path=None, output_emb_size=None, output_dim=None), sample)
     return encoder.encode, lambda batches: encoder.runner.run(batches, lambda count: None)
 
 
