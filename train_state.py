@@ -103,7 +103,7 @@ def _check_same_run(folder: Path, facts: dict, args, strategy: str, data_sha256:
     if facts["strategy"] != strategy:
         raise UserError(f"--resume: {folder} was trained with {facts['strategy']}, this is {strategy}; {remedy}")
     for name in sorted((there.keys() | here.keys()) - FREE_FLAGS):
-        new_and_unused = name not in there and here[name] in (None, False, "", [])  # an earlier version had no such flag
+        new_and_unused = name not in there and here[name] in (None, False, "", [])  # earlier versions lack it
         if there.get(name) != here.get(name) and not new_and_unused:
             raise UserError(f"--resume: {folder} was trained with --{name} {there.get(name)}, now it is "
                             f"{here.get(name)}; {remedy}")
