@@ -254,6 +254,9 @@ def load_checkpoint(params_path: str, max_seq_length: int | None, model_name_or_
     if not bare:
         facts = _read_manifest(folder, params_path)
         _check_same_encoder(facts, params_path, model_name_or_path)
+        if facts.get("strategy") == "masked_lm":
+            raise UserError(f"{params_path} is of a masked language model, which gives no vectors; train from it, with "
+                            f"--model_name_or_path {folder}")
     state = read_state_dict(params_path)
     if bare:
         facts = _bare_facts(state, params_path, model_name_or_path)

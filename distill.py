@@ -25,7 +25,7 @@ from training import run_training
 @cli.entry_point
 def main(argv: list[str] | None = None) -> int:
     parser = cli.Parser(__doc__)
-    add_training_flags(parser)
+    add_training_flags(parser, pairs=False)
     parser.add_argument("--teacher_vectors", required=True, type=cli.existing_file, metavar="FILE",
                         help=".npy of a vector for each line of --train_set_file, as predict.py --output_embeddings "
                              "writes it")

@@ -6,6 +6,8 @@ output layer, which has a column for every word: with all of them it would cost 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import paddle
 from paddle import nn
@@ -16,22 +18,31 @@ from cli import rank, world_size
 from cpu_ops import add_gradients, remembering_lookups, seed_noise, sum_gradients
 from data import pad_batch
 from files import UserError
+from tokenizer import Tokenizer
 from trainer import CPU_CHUNK_TOKENS, Trainer
 
 
 class MaskedLanguageModel(nn.Layer):
     """An encoder and BERT's output layer, whose table is that of the encoder's word embeddings.
 
-    Its weights are saved under `ptm.*` and `lm_head.*`, so that training starts from the checkpoint's encoder.
+    Its weights are saved under `ptm.*`, `lm_head.*` and `lm_bias`: training starts from the checkpoint's encoder.
+
+    Raises:
+        UserError: the encoder has no such table.
     """
 
     pooling, output_emb_size, matryoshka_dims = "mean", 0, ()
 
     def __init__(self, encoder: nn.Layer) -> None:
         super().__init__()
-        self.ptm = encoder
         size = encoder.config.hidden_size
-        self.lm_head = nn.Sequential(nn.Linear(size, size), nn.GELU(), nn.LayerNorm(size))
+        words = getattr(getattr(encoder, "embeddings", None), "word_embeddings", None)
+        if words is None or words.weight.shape[1] != size:
+            raise UserError(f"{type(encoder).__name__} has no word embeddings of its hidden size {size}, which the "
+                            f"output layer shares; name an encoder such as ernie, bert or roberta")
+        self.ptm = encoder
+        self.lm_head = nn.Sequential(
+            ("dense", nn.Linear(size, size)), ("gelu", nn.GELU()), ("norm", nn.LayerNorm(size)))
         self.lm_bias = self.create_parameter([encoder.config.vocab_size], is_bias=True)
 
     @property
@@ -69,49 +80,67 @@ class MaskedLmTrainer(Trainer):
     def gradients(self, rows: np.ndarray, step: int) -> tuple[float, dict[str, int]]:
         """As `Trainer.gradients`: of the mean loss over the hidden tokens of the rows of all ranks."""
         texts = self.data.sources[rows]
-        hidden = [hide(self.token_ids[text], self.args.mask_probability, np.random.default_rng(
-            [self.args.seed, step, int(text)]), self.tokenizer) for text in texts]
-        total = sum(len(places) for _, places in hidden) or 1
-        mine = [(self.token_ids[text], *hidden[i]) for i, text in enumerate(texts)][rank() :: world_size()]
-        mine = mine or [(ids := self.tokenizer([""])[0], ids, [])]
-        lengths = np.array([len(ids) for ids, _, _ in mine])
+        hidden = [self._hidden(int(text), step) for text in texts]
+        total = sum(len(text.places) for text in hidden) or 1
+        # A rank without rows computes an empty text, so that its gradients exist: they are zero.
+        mine = hidden[rank() :: world_size()] or [HiddenText(ids := self.tokenizer([""])[0], ids, [])]
+        lengths = np.array([len(text.ids) for text in mine])
         chunks, shares = deal_chunks(lengths, len(self.replicas.models), None,
                                      CPU_CHUNK_TOKENS if self.on_cpu else None)
         word_embeddings = self.model.ptm.embeddings.word_embeddings.weight
-
-        def learn(model, number: int) -> tuple[float, list, paddle.Tensor | None]:
-            chunk = [mine[i] for i in chunks[number]]
-            seed_noise(self.args.seed, step, rank(), number)
-            ids, mask = pad_batch([replaced for _, replaced, _ in chunk], self.tokenizer.pad_id)
-            places = [row * ids.shape[1] + place for row, (_, _, own) in enumerate(chunk) for place in own]
-            words = [original[place] for original, _, own in chunk for place in own]
-            # A leaf of its own, since the copies of the model that work side by side share the embeddings themselves.
-            table = word_embeddings.detach()
+        # Leaves of the output layer: one for each copy of the model, since they work side by side and share the table,
+        # and not one for each chunk, whose gradients of the whole vocabulary would fill memory.
+        tables = {model: word_embeddings.detach() for model in self.replicas.models}
+        for table in tables.values():
             table.stop_gradient = False
-            with remembering_lookups() as lookups:
-                loss = model.loss(paddle.to_tensor(ids), paddle.to_tensor(mask), paddle.to_tensor(places, "int64"),
-                                  paddle.to_tensor(words, "int64"), table) / total
-            loss.backward()
-            return float(loss), sum_gradients(lookups), table.grad
 
-        loss = 0.0
-        for found, summed, gradient in self.replicas.run(learn, shares):
+        def learn(model, number: int) -> tuple[float, list]:
+            seed_noise(self.args.seed, step, rank(), number)
+            with self.mixed_precision(), remembering_lookups() as lookups:
+                loss = self._loss(model, [mine[i] for i in chunks[number]], tables[model]) / total
+            self.scaler.scale(loss).backward()
+            return float(loss), sum_gradients(lookups)
+
+        loss = paddle.zeros([], "float64")
+        for found, summed in self.replicas.run(learn, shares):
             loss += found
             add_gradients(summed)
-            if gradient is not None:
-                with paddle.no_grad():
-                    word_embeddings.grad.add_(gradient)
+        with paddle.no_grad():
+            for table in tables.values():
+                if table.grad is not None:
+                    word_embeddings.grad.add_(table.grad)
         self.replicas.sum_gradients()
-        return loss, {"pairs": len(rows), "tokens": int(self.lengths[texts].sum()), "own": int(lengths.sum()),
-                      "computed": int(sum(lengths[chunk].max() * len(chunk) for chunk in chunks))}
+        if world_size() > 1:
+            paddle.distributed.all_reduce(loss)
+        return float(loss), {
+            "pairs": len(rows), "tokens": int(self.lengths[texts].sum()), "own": int(lengths.sum()),
+            "computed": int(sum(lengths[chunk].max() * len(chunk) for chunk in chunks))}
+
+    def _hidden(self, text: int, step: int) -> HiddenText:
+        """A text with tokens hidden; which ones hangs on seed, step and text alone."""
+        rng = np.random.default_rng([self.args.seed, step, text])
+        return hide(self.token_ids[text], self.args.mask_probability, rng, self.tokenizer)
+
+    def _loss(self, model: MaskedLanguageModel, chunk: list[HiddenText], table: paddle.Tensor) -> paddle.Tensor:
+        """Sum of the cross entropies of the hidden tokens of a chunk."""
+        ids, mask = pad_batch([text.replaced for text in chunk], self.tokenizer.pad_id)
+        places = [row * ids.shape[1] + place for row, text in enumerate(chunk) for place in text.places]
+        words = [text.ids[place] for text in chunk for place in text.places]
+        return model.loss(paddle.to_tensor(ids), paddle.to_tensor(mask), paddle.to_tensor(places, "int64"),
+                          paddle.to_tensor(words, "int64"), table)
 
 
-def hide(ids: list[int], probability: float, rng: np.random.Generator, tokenizer) -> tuple[list[int], list[int]]:
-    """Hide tokens of a text, but not the special ones at its ends: of each ten, eight become [MASK], one any other
-    token, one stays.
+class HiddenText(NamedTuple):
+    """Token ids of a text, the same with tokens hidden, and the places of these."""
 
-    Returns:
-        The ids with hidden tokens replaced, and the places of these; at least one where the text has a token.
+    ids: list[int]
+    replaced: list[int]
+    places: list[int]
+
+
+def hide(ids: list[int], probability: float, rng: np.random.Generator, tokenizer: Tokenizer) -> HiddenText:
+    """Hide tokens of a text, but not the special ones at its ends: of each ten, eight become [MASK], one any token
+    of the vocabulary, one stays. Where the text has a token, at least one is hidden.
     """
     inner = len(ids) - 2
     count = min(inner, max(1, int(rng.binomial(inner, probability)))) if inner > 0 else 0
@@ -120,4 +149,4 @@ def hide(ids: list[int], probability: float, rng: np.random.Generator, tokenizer
     for place, draw in zip(places, rng.random(count)):
         if draw < 0.9:
             replaced[place] = tokenizer.mask_id if draw < 0.8 else int(rng.integers(tokenizer.size))
-    return replaced, [int(place) for place in places]
+    return HiddenText(ids, replaced, [int(place) for place in places])

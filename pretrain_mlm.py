@@ -23,7 +23,7 @@ from training import run_training
 @cli.entry_point
 def main(argv: list[str] | None = None) -> int:
     parser = cli.Parser(__doc__)
-    add_training_flags(parser)
+    add_training_flags(parser, vectors=False, pairs=False)
     parser.add_argument("--mask_probability", type=cli.fraction, default=0.15, help="share of the tokens to hide")
     args = parser.parse_args(argv)
     check_training_flags(parser, args)

@@ -14,6 +14,7 @@ import numpy as np
 from data import Problems, read_lines, read_records
 from files import UserError
 
+OF_TEXTS = ("masked_lm", "distilled")  # strategies that learn from texts; the others learn from pairs
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 
 # No number is used, and as a float even one of a million digits is read at once and without an error.
@@ -32,6 +33,7 @@ class TrainSet:
         negatives: for each row the text ids of its mined negatives.
         positives: for each source id, the ids of all its targets in the file.
         unlabelled: True where each text is its own positive: the file is a list of texts, and sources equal targets.
+        teacher: [rows, D], the vectors of a bigger model that the texts of the rows are to get, if there is one.
     """
 
     texts: list[str]
@@ -40,6 +42,7 @@ class TrainSet:
     negatives: list[list[int]]
     positives: dict[int, set[int]]
     unlabelled: bool = False
+    teacher: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -65,6 +68,36 @@ def read_train_set(path: str) -> TrainSet:
     rows = _column_rows(path)
     unlabelled = len(rows[0]) == 1
     return _train_set((row * 2 for row in rows) if unlabelled else rows, unlabelled)
+
+
+def read_teacher(path: str, train_set_file: str, data: TrainSet) -> np.ndarray:
+    """A .npy array [rows, D] of finite numbers, mapped from its file: a vector for each row of a file of texts.
+
+    Raises:
+        UserError: it is no such file, or not one of these texts.
+    """
+    if not data.unlabelled:
+        raise UserError(f"{train_set_file}: pairs where texts belong, one a line without a TAB")
+    remedy = "write it with predict.py --output_embeddings"
+    try:
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header, or a ZIP that is none, can raise anything
+        raise UserError(f"{path}: no .npy file of an array ({_one_line(error)}); {remedy}") from error
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
+        raise UserError(f"{path}: holds no array of vectors [N, D]; {remedy}")
+    if len(vectors) != len(data):
+        raise UserError(f"{path} has {len(vectors)} vectors, {train_set_file} {len(data)} lines; encode this very file "
+                        f"with predict.py --text_file")
+    for start in range(0, len(vectors), 65_536):
+        block = vectors[start : start + 65_536]
+        bad = np.flatnonzero(~(np.isfinite(block).all(axis=1) & block.any(axis=1)))
+        if len(bad):
+            raise UserError(f"{path}: vector {start + int(bad[0]) + 1} is zero or not finite; encode the texts again")
+    return vectors
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{error}".split()) or type(error).__name__
 
 
 def _train_set(rows: Iterable[Sequence[str]], unlabelled: bool) -> TrainSet:

@@ -1,4 +1,4 @@
-"""Flags that the three training scripts have in common."""
+"""Flags that the training scripts have in common."""
 
 from __future__ import annotations
 
@@ -18,13 +18,31 @@ from cli import (
     seed,
 )
 
+# Where a script has no use for one of these flags it does not know it, and its value is None.
+NOT_EVERYWHERE = ("output_emb_size", "pooling", "matryoshka_dims", "cross_batch_negatives", "grad_cache_chunk_size",
+                  "eval_pair_file", "eval_corpus_file", "eval_corpus_size", "eval_steps", "early_stop_patience")
 
-def add_training_flags(parser: Parser) -> None:
-    """Declare them, in the order in which --help shows them."""
+
+def add_training_flags(parser: Parser, vectors: bool = True, pairs: bool = True) -> None:
+    """Declare them, in the order in which --help shows them.
+
+    Args:
+        vectors: whether the script trains vectors of texts; without, there is nothing to pool, project or evaluate.
+        pairs: whether it learns from pairs and negatives.
+    """
+    parser.set_defaults(**dict.fromkeys(NOT_EVERYWHERE))
     _add_data_flags(parser.add_argument_group("data"))
-    _add_model_flags(parser.add_argument_group("model"))
-    _add_optimization_flags(parser.add_argument_group("optimization"))
-    _add_evaluation_flags(parser.add_argument_group("evaluation while training"))
+    model = parser.add_argument_group("model")
+    _add_encoder_flags(model)
+    optimization = parser.add_argument_group("optimization")
+    _add_optimization_flags(optimization)
+    if vectors:
+        _add_vector_flags(model)
+    if pairs:
+        _add_pair_flags(model, optimization)
+    if vectors:
+        _add_cache_flag(optimization)
+        _add_evaluation_flags(parser.add_argument_group("evaluation while training"))
     _add_runtime_flags(parser.add_argument_group("runtime and output"))
 
 
@@ -50,23 +68,24 @@ def _add_data_flags(data: argparse._ArgumentGroup) -> None:
                       help="batches of pairs of any length, not of similar length")
 
 
-def _add_model_flags(model: argparse._ArgumentGroup) -> None:
+def _add_encoder_flags(model: argparse._ArgumentGroup) -> None:
     model.add_argument("--model_name_or_path", default="ernie-1.0",
                        help="encoder: a hub name, a folder with weights (PaddleNLP's, or Hugging Face's "
                             "model.safetensors), or a folder with only config.json and vocab.txt (or tokenizer.json), "
                             "which starts from random weights")
     model.add_argument("--init_from_ckpt", type=checkpoint_path, metavar="FILE",
-                       help="start from this checkpoint's encoder and projection")
-    model.add_argument("--output_emb_size", type=natural, default=256,
-                       help="dimension of the vectors; 0 keeps the encoder's own, without a projection")
-    model.add_argument("--matryoshka_dims", type=descending_ints, default=[], metavar="D,D,...",
-                       help="sizes to which the vectors may be cut by --output_dim: the loss is the mean of theirs")
-    model.add_argument("--pooling", choices=["cls", "first", "mean"], default="cls",
-                       help="text vector: the pooler over [CLS], the last hidden state of [CLS], or the mean of all")
+                       help="start from all weights of this checkpoint, those behind the encoder too")
     model.add_argument("--text_prefix", default="",
                        help='put before every text, here and wherever the checkpoint is used ("query: " for e5)')
     model.add_argument("--dropout", type=fraction,
                        help="every dropout of encoder and projection (default: the encoder's own)")
+
+
+def _add_vector_flags(model: argparse._ArgumentGroup) -> None:
+    model.add_argument("--output_emb_size", type=natural, default=256,
+                       help="dimension of the vectors; 0 keeps the encoder's own, without a projection")
+    model.add_argument("--pooling", choices=["cls", "first", "mean"], default="cls",
+                       help="text vector: the pooler over [CLS], the last hidden state of [CLS], or the mean of all")
 
 
 def _add_optimization_flags(optimization: argparse._ArgumentGroup) -> None:
@@ -78,11 +97,19 @@ def _add_optimization_flags(optimization: argparse._ArgumentGroup) -> None:
     optimization.add_argument("--epochs", type=positive_int, default=3, help="passes over the training pairs")
     optimization.add_argument("--max_steps", type=positive_int, help="end after so many steps")
     optimization.add_argument("--seed", type=seed, default=1000, help="of weights, order and dropout")
+
+
+def _add_pair_flags(model: argparse._ArgumentGroup, optimization: argparse._ArgumentGroup) -> None:
+    model.add_argument("--matryoshka_dims", type=descending_ints, default=[], metavar="D,D,...",
+                       help="sizes to which the vectors may be cut by --output_dim: the loss is the mean of theirs")
     across = optimization.add_mutually_exclusive_group()
     across.add_argument("--cross_batch_negatives", action="store_true", default=True,
                         help="with several ranks: every row meets the targets of all ranks (this is the default)")
     across.add_argument("--no_cross_batch_negatives", action="store_false", dest="cross_batch_negatives",
                         help="every row meets the targets of its own rank alone")
+
+
+def _add_cache_flag(optimization: argparse._ArgumentGroup) -> None:
     optimization.add_argument("--grad_cache_chunk_size", type=positive_int, metavar="PAIRS",
                               help="encode so many pairs at once and again for their gradients, so that a batch of any "
                                    "size needs the memory of these")

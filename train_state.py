@@ -20,8 +20,10 @@ from files import UserError, sha256_file
 
 # A resumed run may have other values of these: none changes a weight.
 FREE_FLAGS = {"resume", "save_dir", "save_steps", "keep_checkpoints", "logging_steps", "visualdl_dir", "device",
-              "train_set_file", "eval_pair_file", "eval_corpus_file", "eval_corpus_size", "eval_steps",
-              "early_stop_patience"}
+              "train_set_file", "teacher_vectors", "eval_pair_file", "eval_corpus_file", "eval_corpus_size",
+              "eval_steps", "early_stop_patience"}
+# The files that a run learns from, by their flags, and the names under which a manifest has their SHA-256.
+LEARNT_FROM = {"train_set_file": "train_set_sha256", "teacher_vectors": "teacher_sha256"}
 EVALUATED_ON = ("eval_pair_file", "eval_corpus_file", "eval_corpus_size")
 ACCUMULATORS = ("moment1_0", "moment2_0", "beta1_pow_acc_0", "beta2_pow_acc_0")  # AdamW's, of each parameter
 
@@ -45,19 +47,19 @@ class Resumed:
     copies: int
 
 
-def sha256_of_data(args) -> str | None:
-    """Of the training file; None where it is a pipe, which can be read only once."""
-    return sha256_file(args.train_set_file) if os.path.isfile(args.train_set_file) else None
+def sha256_of_data(args) -> dict[str, str | None]:
+    """Of the files that are learnt from (see LEARNT_FROM); None where it is a pipe, which can be read only once."""
+    return {name: sha256_file(path) if os.path.isfile(path) else None
+            for flag, name in LEARNT_FROM.items() if (path := getattr(args, flag, None))}
 
 
-def run_facts(data_sha256: str | None, evaluations: list[dict], unlogged: tuple[int, int],
+def run_facts(digests: dict[str, str | None], evaluations: list[dict], unlogged: tuple[int, int],
               copies: int) -> dict[str, Any]:
     """What a manifest says of the run beside its flags."""
-    return {"ranks": world_size(), "copies": copies, "train_set_sha256": data_sha256, "evaluations": evaluations,
-            "unlogged": unlogged}
+    return {"ranks": world_size(), "copies": copies, **digests, "evaluations": evaluations, "unlogged": unlogged}
 
 
-def find_checkpoint(args, strategy: str, data_sha256: str | None) -> Resumed | None:
+def find_checkpoint(args, strategy: str, digests: dict[str, str | None]) -> Resumed | None:
     """The newest whole checkpoint in --save_dir; None, with a notice, where there is none at all.
 
     `latest` tells where the run stood: later steps are what an earlier run left in the folder.
@@ -89,7 +91,7 @@ def find_checkpoint(args, strategy: str, data_sha256: str | None) -> Resumed | N
             reasons.append(str(error))
             notice(f"passing over {folder}: {error}")
             continue
-        _check_same_run(folder, facts, args, strategy, data_sha256)
+        _check_same_run(folder, facts, args, strategy, digests)
         notice(f"resuming from {folder}")
         return Resumed(folder, facts["step"], _evaluations(facts, args), tuple(facts.get("unlogged", (0, 0))),
                        facts.get("copies", 1))
@@ -97,7 +99,7 @@ def find_checkpoint(args, strategy: str, data_sha256: str | None) -> Resumed | N
                     f"without --resume in another folder")
 
 
-def _check_same_run(folder: Path, facts: dict, args, strategy: str, data_sha256: str | None) -> None:
+def _check_same_run(folder: Path, facts: dict, args, strategy: str, digests: dict[str, str | None]) -> None:
     there, here = facts["training"], vars(args)
     remedy = "set it back, or start another run in another --save_dir"
     if facts["strategy"] != strategy:
@@ -110,9 +112,10 @@ def _check_same_run(folder: Path, facts: dict, args, strategy: str, data_sha256:
     if facts["ranks"] != world_size():
         raise UserError(f"--resume: {folder} was trained on {facts['ranks']} rank(s), now there are {world_size()}; "
                         f"start as many again, or another run in another --save_dir")
-    if None not in (facts["train_set_sha256"], data_sha256) and facts["train_set_sha256"] != data_sha256:
-        raise UserError(f"--resume: --train_set_file {args.train_set_file} is not the file that {folder} was trained "
-                        f"on (its SHA-256 differs); {remedy}")
+    for flag, name in LEARNT_FROM.items():
+        if None not in (facts.get(name), digests.get(name)) and facts[name] != digests[name]:
+            raise UserError(f"--resume: --{flag} {getattr(args, flag)} is not the file that {folder} was trained on "
+                            f"(its SHA-256 differs); {remedy}")
 
 
 def _evaluations(facts: dict, args) -> list[dict]:

@@ -31,7 +31,7 @@ from replicas import Replicas
 from runtime import describe_runtime, gather_rows
 from stopping import EXIT_CODE, Terminable, Terminated
 from tokenizer import Tokenizer
-from train_data import TrainSet
+from train_data import OF_TEXTS, TrainSet
 from train_eval import Evaluation, best_of, without_gain
 from train_log import StepFigures, TrainLog, read_log
 from train_state import Resumed, optimizer_state, restore_optimizer, run_facts, settle, steps_in
@@ -50,16 +50,17 @@ class Trainer:
         pairwise: one negative of its own for each row, instead of the whole batch.
         evaluation: None trains without.
         resumed: the checkpoint that the model's weights are of; None starts at step 0.
-        data_sha256: of the training file, for checkpoints and their cards; None if it was a pipe.
+        digests: of the files that are learnt from (`train_state.sha256_of_data`), for checkpoints and their cards.
         copies: of the model that compute side by side; more than one needs `cpu_ops.replacing_paddles`.
     """
 
     def __init__(self, args, data: TrainSet, model, tokenizer: Tokenizer, strategy: str, pairwise: bool,
                  evaluation: Evaluation | None = None, resumed: Resumed | None = None,
-                 data_sha256: str | None = None, copies: int = 1) -> None:
+                 digests: dict[str, str | None] | None = None, copies: int = 1) -> None:
         self.args, self.data, self.model, self.tokenizer = args, data, model, tokenizer
         self.strategy, self.pairwise, self.evaluation, self.resumed = strategy, pairwise, evaluation, resumed
-        self.data_sha256 = data_sha256
+        self.digests = digests or {}
+        self.alone = pairwise or strategy in OF_TEXTS  # a row can be learnt from without others beside it
         self.token_ids = tokenizer(data.texts)
         self.lengths = np.array([len(ids) for ids in self.token_ids])
         self.row_lengths = self.lengths[data.sources] + self.lengths[data.targets]
@@ -79,10 +80,10 @@ class Trainer:
         self.replicas = Replicas(model, copies)
 
     def batches_of(self, epoch: int) -> list[np.ndarray]:
-        """Row numbers of each step of an epoch; a last batch of one row has no negatives and is left out."""
+        """Row numbers of each step of an epoch; a last batch of one row, if it has no negatives, is left out."""
         batches = epoch_batches(self.row_lengths, self.args.batch_size * world_size(), self.args.seed, epoch,
                                 not self.args.no_length_bucketing)
-        return batches if self.pairwise else [batch for batch in batches if len(batch) > 1]
+        return batches if self.alone else [batch for batch in batches if len(batch) > 1]
 
     def rows_of(self, step: int) -> np.ndarray:
         """Row numbers of a step, counted from 1: a function of seed and step alone."""
@@ -231,10 +232,13 @@ class Trainer:
         """
         seed_noise(self.args.seed, step, rank(), chunk)
         ids, mask = pad_batch(token_ids, self.tokenizer.pad_id)
-        half: Any = {"bf16": "bfloat16", "fp16": "float16"}.get(self.args.amp)
-        with paddle.amp.auto_cast(half is not None, level="O1", dtype=half or "float16"), \
-                remembering_lookups() as lookups:
+        with self.mixed_precision(), remembering_lookups() as lookups:
             return model(paddle.to_tensor(ids), paddle.to_tensor(mask)), lookups
+
+    def mixed_precision(self) -> contextlib.AbstractContextManager:
+        """What a forward pass computes in, by --amp; its loss goes through `self.scaler`."""
+        half: Any = {"bf16": "bfloat16", "fp16": "float16"}.get(self.args.amp)
+        return paddle.amp.auto_cast(half is not None, level="O1", dtype=half or "float16")
 
     @paddle.no_grad()
     def update(self, loss: float, step: int, rate: float) -> float:
@@ -272,11 +276,11 @@ class Trainer:
             return
         self.log.flush()
         evaluation = next((e for e in self.evaluations if e["step"] == self.done), None)
-        card = model_card(self.args, self.strategy, self.model, self.data, self.data_sha256, self.done,
-                          self.total_steps, world_size(), evaluation)
+        card = model_card(self.args, self.strategy, self.model, self.data, self.digests.get("train_set_sha256"),
+                          self.done, self.total_steps, world_size(), evaluation)
         facts = {"strategy": self.strategy, "step": self.done, "total_steps": self.total_steps,
                  "training": vars(self.args),
-                 **run_facts(self.data_sha256, self.evaluations, self.log.unlogged, len(self.replicas.models))}
+                 **run_facts(self.digests, self.evaluations, self.log.unlogged, len(self.replicas.models))}
         save_checkpoint(self._folder(self.done), self.model, self.tokenizer, facts,
                         optimizer_state(self.model, self.optimizer, self.scaler), card)
         settle(self.args.save_dir, self.done, best_of(self.evaluations), self.args.keep_checkpoints)
@@ -315,19 +319,20 @@ class Trainer:
 
     def _announce(self) -> None:
         size = self.args.batch_size * world_size()
+        rows = "texts" if self.strategy in OF_TEXTS else "pairs"
         notice(f"runtime: {describe_runtime(len(self.replicas.models))}")
         if world_size() > 1:  # the launcher shows the last lines of a lost rank
             notice(f"rank {rank()} of {world_size()}: if it is lost, the run ends; start again with --resume to go on",
                    every_rank=True)
-        notice(f"{self.strategy}: {len(self.data)} pairs, {len(self.data.texts)} different texts, batch {size}, "
+        notice(f"{self.strategy}: {len(self.data)} {rows}, {len(self.data.texts)} different texts, batch {size}, "
                f"{self.steps_an_epoch} steps an epoch, {self.total_steps} in all")
-        if self.data.unlabelled and self.strategy in ("batch_neg", "hardest_neg", "pairwise"):
+        if self.data.unlabelled and self.strategy not in OF_TEXTS:
             notice(f"{self.args.train_set_file} has no TAB: each line is a text that is its own positive, under "
                    f"dropout (SimCSE)")
         if len(self.data) < size:
-            notice(f"{self.args.train_set_file} has {len(self.data)} pairs, less than a batch of {size}: each step "
+            notice(f"{self.args.train_set_file} has {len(self.data)} {rows}, less than a batch of {size}: each step "
                    f"takes all of them")
-        if not self.pairwise and len(self.data) % size == 1:
+        if not self.alone and len(self.data) % size == 1:
             notice("the last batch of each epoch would be a single pair, without negatives: it is left out, another "
                    "pair each epoch")
         earlier = [f"model_{step}" for step in steps_in(self.args.save_dir)]

@@ -9,7 +9,7 @@ from checkpoint import WEIGHTS, load_weights, read_state_dict, restore_replaced
 from cli import rank, world_size
 from files import UserError, make_folder, own_folder
 from runtime import start_paddle, threads_of_rank, wait_for_ranks
-from train_data import TrainSet, read_train_set
+from train_data import OF_TEXTS, TrainSet, read_teacher, read_train_set
 from train_eval import Evaluation
 from train_state import Resumed, clear_unfinished, find_checkpoint, sha256_of_data
 
@@ -19,16 +19,19 @@ if TYPE_CHECKING:
 MOST_COPIES = 4  # of the model in a process; each takes memory for a gradient of the whole model
 
 
-def check_data(args, data: TrainSet, pairwise: bool) -> None:
+def check_data(args, data: TrainSet, alone: bool) -> None:
     """Refuse what can't be trained on.
+
+    Args:
+        alone: whether a row can be learnt from without others beside it.
 
     Raises:
         UserError: there is no negative.
     """
-    if not pairwise and args.batch_size * world_size() < 2:
+    if not alone and args.batch_size * world_size() < 2:
         raise UserError(f"--batch_size {args.batch_size} on {world_size()} rank(s) leaves a pair without negatives; "
                         f"use 2 or more")
-    if not pairwise and len(data) < 2:
+    if not alone and len(data) < 2:
         raise UserError(f"{args.train_set_file}: {len(data)} pair has no negatives beside it; give 2 pairs or more")
 
 
@@ -42,7 +45,9 @@ def run_training(args, strategy: str, make_model: Callable, pairwise: bool = Fal
         The exit code.
     """
     data = read_train_set(args.train_set_file)
-    check_data(args, data, pairwise)
+    check_data(args, data, pairwise or strategy in OF_TEXTS)
+    if strategy == "distilled":
+        data.teacher = read_teacher(args.teacher_vectors, args.train_set_file, data)
     evaluation = Evaluation(args) if args.eval_pair_file else None
     if args.visualdl_dir:
         make_folder(args.visualdl_dir)
@@ -57,16 +62,16 @@ def run_training(args, strategy: str, make_model: Callable, pairwise: bool = Fal
             restore_replaced(args.save_dir)
             clear_unfinished(args.save_dir)
         wait_for_ranks()
-        digest = sha256_of_data(args)
-        resumed = find_checkpoint(args, strategy, digest) if args.resume else None
+        digests = sha256_of_data(args)
+        resumed = find_checkpoint(args, strategy, digests) if args.resume else None
         from cpu_ops import replacing_paddles
         trainer = trainer_of(strategy)
 
         fast = paddle.get_device() == "cpu" and not args.recompute
         copies = (resumed.copies if resumed else copies) if fast else 1  # a resumed run goes on with as many
         with replacing_paddles() if fast else contextlib.nullcontext():
-            model, tokenizer = build_model(args, make_model, data.unlabelled, resumed)
-            return trainer(args, data, model, tokenizer, strategy, pairwise, evaluation, resumed, digest,
+            model, tokenizer = build_model(args, make_model, data.unlabelled and strategy not in OF_TEXTS, resumed)
+            return trainer(args, data, model, tokenizer, strategy, pairwise, evaluation, resumed, digests,
                            copies).train()
 
 
@@ -85,8 +90,11 @@ def trainer_of(strategy: str) -> type[Trainer]:
     return Trainer
 
 
-def build_model(args, make_model: Callable, unlabelled: bool, resumed: Resumed | None) -> tuple:
+def build_model(args, make_model: Callable, own_positives: bool, resumed: Resumed | None) -> tuple:
     """The model to train, with the weights to start from, and its tokenizer.
+
+    Args:
+        own_positives: whether each text is its own positive.
 
     Raises:
         UserError: the encoder can't be had, weights don't fit, or texts that are their own positives meet no dropout.
@@ -101,13 +109,13 @@ def build_model(args, make_model: Callable, unlabelled: bool, resumed: Resumed |
     else:
         encoder, tokenizer = start_encoder(args.model_name_or_path, args.max_seq_length, args.dropout,
                                            args.text_prefix, pooler_needed=args.pooling == "cls")
-    if unlabelled and not (encoder.config.hidden_dropout_prob or encoder.config.attention_probs_dropout_prob):
+    if own_positives and not (encoder.config.hidden_dropout_prob or encoder.config.attention_probs_dropout_prob):
         raise UserError(f"--dropout 0 (or an encoder without dropout) leaves nothing to learn from "
                         f"{args.train_set_file}, where each text is its own positive: give pairs, or a dropout above 0")
     if args.recompute:
         encoder.recompute_enable()
     model = make_model(encoder, output_emb_size=args.output_emb_size, pooling=args.pooling, dropout=args.dropout,
-                       matryoshka_dims=args.matryoshka_dims)
+                       matryoshka_dims=args.matryoshka_dims or ())
     if args.matryoshka_dims and args.matryoshka_dims[0] != model.dimension:
         raise UserError(f"--matryoshka_dims {','.join(map(str, args.matryoshka_dims))} has to begin with "
                         f"{model.dimension}, the dimension of the vectors")

@@ -33,7 +33,8 @@ import train_batch_neg
 from runtime import configure_environment
 
 SCRIPTS = ["train_batch_neg.py", "train_hardest_neg.py", "train_pairwise.py", "recall.py", "evaluate.py", "predict.py",
-           "search.py", "inspect_index.py", "export_index.py", "export_model.py", "lexical_recall.py", "fuse.py"]
+           "search.py", "inspect_index.py", "export_index.py", "export_model.py", "lexical_recall.py", "fuse.py", "pretrain_mlm.py",
+           "distill.py"]
 
 
 @pytest.fixture
