@@ -167,7 +167,7 @@ def cosines(save_dir: Path) -> np.ndarray:
 
 def test_a_student_reaches_its_teacher(encoder_folder, tmp_path, pair_file):
     files = write_files(tmp_path, TEXTS, "float16")
-    flags = ["--batch_size", "16", "--learning_rate", "1e-2", "--dropout", "0"]
+    flags = ["--batch_size", "32", "--learning_rate", "1e-2", "--dropout", "0"]
     assert distill.main(argv(encoder_folder, files, tmp_path / "short", *flags, "--max_steps", "1")) == 0
     assert distill.main(argv(encoder_folder, files, tmp_path / "out", *flags, "--epochs", "100", "--warmup_proportion", "0.1",
                              "--eval_pair_file", pair_file)) == 0
