@@ -23,6 +23,7 @@ from conftest import (
     run_process,
     write,
 )
+from hugging_face import WORDPIECES, config_of, random_weights, wordpiece, write_folder
 
 import cli
 import evaluate
@@ -34,7 +35,7 @@ from runtime import configure_environment
 
 SCRIPTS = ["train_batch_neg.py", "train_hardest_neg.py", "train_pairwise.py", "recall.py", "evaluate.py", "predict.py",
            "search.py", "inspect_index.py", "export_index.py", "export_model.py", "lexical_recall.py", "fuse.py", "pretrain_mlm.py",
-           "distill.py"]
+           "distill.py", "import_encoder.py", "mine_hard_negatives.py"]
 
 
 @pytest.fixture
@@ -46,6 +47,8 @@ def folder(tmp_path):
     for script in SCRIPTS:  # the commands name scripts by their bare names
         (tmp_path / script).symlink_to(PROJECT / script)
     (tmp_path / "configs").symlink_to(PROJECT / "configs")
+    config = config_of("bert", len(WORDPIECES), max_position_embeddings=80)
+    write_folder(tmp_path / "my_encoder", config, random_weights(config), wordpiece())
     return tmp_path
 
 
@@ -56,7 +59,7 @@ def readme_commands(name: str) -> list[str]:
 
 def test_the_readme_s_commands_run_in_order(folder):
     commands = readme_commands("README.md")
-    assert len(commands) == 17
+    assert len(commands) == 27
     for command in commands:
         result = run_process(*shlex.split(command), cwd=folder)
         assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
