@@ -101,6 +101,28 @@ def test_loss_and_gradient_equal_the_formula(model, oracle, seed):
         assert np.allclose(got, right, atol=1e-4)
 
 
+@pytest.mark.parametrize("model, oracle", CASES)
+def test_a_matryoshka_loss_is_the_mean_over_cut_vectors(model, oracle):
+    """Cut vectors have length 1 again, and the gradient goes through that."""
+    rng = np.random.default_rng(7)
+    q, t = unit(rng, 5), unit(rng, 10)
+    mask = np.zeros((5, 10), bool)
+    mask[0, 3] = mask[2, 7] = True
+    sizes = (8, 4, 2)
+
+    def mean_of_cut(q, t, mask):
+        cut = [[x[:, :size] / np.linalg.norm(x[:, :size], axis=1, keepdims=True) for x in (q, t)] for size in sizes]
+        return sum(oracle(*vectors, mask) for vectors in cut) / len(sizes)
+
+    made = type(model)(stub(), margin=MARGIN, output_emb_size=8, matryoshka_dims=sizes)
+    tensors = [paddle.to_tensor(x.astype("float32"), stop_gradient=False) for x in (q, t)]
+    loss = made.matryoshka_loss(*tensors, paddle.to_tensor(mask))
+    loss.backward()
+    assert float(loss) == pytest.approx(mean_of_cut(q, t, mask), rel=2e-5)
+    for tensor, right in zip(tensors, slope(mean_of_cut, q, t, mask)):
+        assert np.allclose(tensor.grad.numpy(), right, atol=1e-3)
+
+
 def test_hardest_neg_learns_from_the_rows_that_it_gets_wrong():
     rng = np.random.default_rng(0)
     q = unit(rng, 4)
