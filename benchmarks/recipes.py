@@ -1,0 +1,156 @@
+"""What each technique adds to recall: a ladder of recipes, trained with several seeds and compared step by step.
+
+    python benchmarks/recipes.py --data_dir DATA --work_dir DIR --ladder strategies --seeds 3
+
+DATA holds semantic_pair_train.tsv, semantic_similar_pair.tsv, semantic_similar_pair.part and corpus_file. Every step is
+a list of this project's own commands; its checkpoint is evaluated by recall.py with exact search in plain ranking
+(--keep_self). What is finished is not run again, so that a stopped ladder goes on.
+
+Prints Markdown: R@1, R@10 and R@50 (mean, and least to most of the seeds), the difference to the step it builds on with
+its 95 % interval (bootstrap over evaluation sources, of the mean over seeds), and figures by part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+
+from machine import describe_machine, markdown_table
+
+import metrics
+from data import read_pairs
+
+PROJECT = Path(__file__).resolve().parents[1]
+SHOWN = ("R@1", "R@10", "R@50")
+
+
+@dataclass
+class Step:
+    """A recipe: commands whose last one leaves `{out}/latest`.
+
+    Attributes:
+        commands: with {data}, {seed}, {encoder}, {out} (this step's folder) and {base} (that of the step `base`).
+        base: the step that it is compared with, and may build on.
+    """
+
+    name: str
+    commands: list[str]
+    base: str | None = None
+
+
+def training(script: str, flags: str) -> str:
+    """A training command; flags that come later win."""
+    return (f"{script} --device cpu --model_name_or_path {{encoder}} --pooling mean --max_seq_length 48 "
+            f"--seed {{seed}} --train_set_file {{data}}/semantic_pair_train.tsv --save_dir {{out}} --save_steps 1000000 --resume "
+            f"--batch_size 256 --learning_rate 2e-3 --warmup_proportion 0.06 --epochs 1 {flags}")
+
+
+LADDERS = {
+    "strategies": [
+        Step("Baseline", [training("train_pairwise.py", "")]),
+        Step("HardestNeg", [training("train_hardest_neg.py", "")], "Baseline"),
+        Step("BatchNeg", [training("train_batch_neg.py", "")], "HardestNeg"),
+    ],
+    "losses": [
+        Step("BatchNeg", [training("train_batch_neg.py", "")]),
+        Step("symmetric", [training("train_batch_neg.py", "--symmetric")], "BatchNeg"),
+        Step("all pairs", [training("train_batch_neg.py", "--symmetric --all_pairs")], "BatchNeg"),
+    ],
+}
+
+
+def parse_flags() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--work_dir", required=True)
+    parser.add_argument("--ladder", required=True, choices=list(LADDERS))
+    parser.add_argument("--steps", nargs="+", metavar="NAME", help="of the ladder (default: all)")
+    parser.add_argument("--encoder", default=str(PROJECT / "configs" / "ernie_tiny"), help="to start from")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", default="recipes", help="path of the JSON file without its ending")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_flags()
+    pairs = read_pairs(f"{args.data_dir}/semantic_similar_pair.tsv")
+    parts = np.array(metrics.read_parts(f"{args.data_dir}/semantic_similar_pair.part", len(pairs)))
+    steps = [step for step in LADDERS[args.ladder] if not args.steps or step.name in args.steps]
+    found: dict[str, dict] = {}
+    for step in steps:
+        runs = [run_step(args, step, seed, pairs) for seed in range(1000, 1000 + args.seeds)]
+        found[step.name] = {"values": np.stack([values for values, _ in runs]), "seconds": [s for _, s in runs]}
+        print(f"{step.name}: done", file=sys.stderr)
+    sources = [source for source, _ in pairs]
+    print(f"{describe_machine()['summary']}; {args.seeds} seeds; encoder {args.encoder}\n")
+    print(markdown_table(["step", "seconds", *SHOWN, "against", "R@10", "R@50"],
+                         [summary(step, found, sources) for step in steps]))
+    print(markdown_table(["part", "cases", *(f"{step.name}, R@10 / R@50" for step in steps)],
+                         [[part, int(rows.sum()), *(by_part(found[step.name], rows) for step in steps)]
+                          for part in dict.fromkeys(parts.tolist()) for rows in [parts == part]]))
+    Path(f"{args.output}.json").write_text(json.dumps({
+        "machine": describe_machine(), "flags": vars(args), "commands": {step.name: step.commands for step in steps},
+        "steps": {name: {"seconds": run["seconds"], "metrics": metrics.METRICS,
+                         "seeds": run["values"].mean(axis=1).tolist()} for name, run in found.items()}}, indent=1))
+
+
+def run_step(args: argparse.Namespace, step: Step, seed: int, pairs: list) -> tuple[np.ndarray, float]:
+    """Train and evaluate, unless that was done; `metrics.case_values` and the seconds of the training."""
+    work, data = Path(args.work_dir).resolve(), Path(args.data_dir).resolve()
+    out = work / f"{step.name}_{seed}".replace(" ", "_")
+    names = {"data": data, "seed": seed, "encoder": Path(args.encoder).resolve(), "out": out,
+             "base": work / f"{step.base}_{seed}".replace(" ", "_")}
+    timed, result = out / "seconds", out / "result" / "recall_result.txt"
+    if not timed.exists():
+        started = time.perf_counter()
+        for command in step.commands:
+            run(out, command.format(**names))
+        timed.write_text(f"{time.perf_counter() - started:.0f}")
+    if not result.exists():
+        run(out, f"recall.py --device cpu --params_path {out}/latest --max_seq_length 48 --ann_engine flat --keep_self "
+                 f"--similar_text_pair {data}/semantic_similar_pair.tsv --corpus_file {data}/corpus_file "
+                 f"--recall_result_dir {result.parent}")
+        run(out, "", "rm", "-rf", str(result.parent / "index"))
+    ranks = metrics.rank_cases(pairs, metrics.read_result(str(result)), 50, keep_self=True)
+    return metrics.case_values(ranks), float(timed.read_text())
+
+
+def run(out: Path, command: str, *program: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    argv = list(program) or [sys.executable, "-u", str(PROJECT / shlex.split(command)[0]), *shlex.split(command)[1:]]
+    with open(out / "log.txt", "a") as log:
+        if subprocess.run(argv, stdout=log, stderr=log, check=False).returncode:
+            sys.exit(f"failed, see {log.name}: {shlex.join(argv)}")
+
+
+def summary(step: Step, found: dict[str, dict], sources: list[str]) -> list[str]:
+    values = found[step.name]["values"]  # [seeds, cases, metrics]
+    row = [step.name, f"{np.mean(found[step.name]['seconds']):.0f}"]
+    for name in SHOWN:
+        of_seeds = 100 * values[:, :, metrics.METRICS.index(name)].mean(axis=1)
+        row.append(f"{of_seeds.mean():.2f} ({of_seeds.min():.2f} to {of_seeds.max():.2f})")
+    if step.base not in found:
+        return [*row, "", "", ""]
+    test = metrics.paired_test(values.mean(axis=0), found[step.base]["values"].mean(axis=0), sources)
+    differences = [f"{100 * test['difference'][i]:+.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+                   for i, low, high in ((i, *test["interval"][:, i]) for i in map(metrics.METRICS.index, SHOWN[1:]))]
+    return [*row, step.base, *differences]
+
+
+def by_part(run: dict, of_part: np.ndarray) -> str:
+    means = 100 * run["values"][:, of_part].mean(axis=(0, 1))
+    return " / ".join(f"{means[metrics.METRICS.index(name)]:.2f}" for name in SHOWN[1:])
+
+
+if __name__ == "__main__":
+    main()
