@@ -52,7 +52,8 @@ def training(script: str, flags: str) -> str:
     """A training command; flags that come later win."""
     return (f"{script} --device cpu --model_name_or_path {{encoder}} --pooling mean --max_seq_length 48 "
             f"--seed {{seed}} --train_set_file {{data}}/semantic_pair_train.tsv --save_dir {{out}} "
-            f"--save_steps 1000000 --resume --batch_size 256 --learning_rate 2e-3 --warmup_proportion 0.06 --epochs 1 {flags}")
+            f"--save_steps 1000000 --resume --batch_size 256 --learning_rate 2e-3 --warmup_proportion 0.06 --epochs 1 "
+            f"{flags}")
 
 
 LADDERS = {
