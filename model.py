@@ -20,10 +20,6 @@ from paddle.nn import functional as F
 MASKED = -1e4  # far below any cosine, yet finite: a row without any negative keeps a finite loss
 
 
-def _mask(similarity: paddle.Tensor, taken_out: paddle.Tensor) -> paddle.Tensor:
-    return paddle.where(taken_out, paddle.full([], MASKED), similarity)
-
-
 class SemanticIndexBase(nn.Layer):
     """Encoder, pooling, projection, unit length.
 
@@ -89,24 +85,14 @@ class SemanticIndexBatchNeg(SemanticIndexBase):
     in-batch loss of DPR (Karpukhin et al. 2020) with the additive margin of Yang et al. 2019, arXiv:1902.08564.
     """
 
-    def __init__(self, encoder: nn.Layer, margin: float = 0.2, scale: float = 30.0, symmetric: bool = False,
-                 all_pairs: bool = False, **base) -> None:
+    def __init__(self, encoder: nn.Layer, margin: float = 0.2, scale: float = 30.0, **base) -> None:
         super().__init__(encoder, **base)
-        self.margin, self.scale, self.symmetric, self.all_pairs = margin, scale, symmetric, all_pairs
+        self.margin, self.scale = margin, scale
 
     def loss(self, queries: paddle.Tensor, columns: paddle.Tensor, not_negative: paddle.Tensor) -> paddle.Tensor:
-        rows = len(queries)
-        similarity = _mask(queries @ columns.T, not_negative) - self.margin * paddle.eye(rows, len(columns))
-        backward = similarity[:, :rows].T
-        if self.all_pairs:
-            related = (not_negative[:, :rows] | paddle.eye(rows).astype("bool")).astype("float32")
-            similarity = paddle.concat([similarity, _mask(queries @ queries.T, related @ related.T > 0)], axis=1)
-            targets = columns[:rows]
-            backward = paddle.concat([backward, _mask(targets @ targets.T, related.T @ related > 0)], axis=1)
-        loss = F.cross_entropy(self.scale * similarity, paddle.arange(rows))
-        if self.symmetric:
-            loss = (loss + F.cross_entropy(self.scale * backward, paddle.arange(rows))) / 2
-        return loss
+        similarity = paddle.where(not_negative, paddle.full([], MASKED), queries @ columns.T)
+        logits = self.scale * (similarity - self.margin * paddle.eye(*similarity.shape))
+        return F.cross_entropy(logits, paddle.arange(len(queries)))
 
 
 class SemanticIndexHardestNeg(SemanticIndexBase):

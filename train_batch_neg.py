@@ -28,12 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     add_training_flags(parser)
     parser.add_argument("--margin", type=cli.non_negative, default=0.2, help="taken off the positive's cosine")
     parser.add_argument("--scale", type=cli.positive, default=30.0, help="factor on the cosines before the softmax")
-    parser.add_argument("--symmetric", action="store_true", help="also classify, for each target, the sources")
-    parser.add_argument("--all_pairs", action="store_true", help="x")
     args = parser.parse_args(argv)
     check_training_flags(parser, args)
-    return run_training(args, "batch_neg", partial(
-        make_model, margin=args.margin, scale=args.scale, symmetric=args.symmetric, all_pairs=args.all_pairs))
+    return run_training(args, "batch_neg", partial(make_model, margin=args.margin, scale=args.scale))
 
 
 def make_model(encoder, **settings):

@@ -62,11 +62,6 @@ LADDERS = {
         Step("HardestNeg", [training("train_hardest_neg.py", "")], "Baseline"),
         Step("BatchNeg", [training("train_batch_neg.py", "")], "HardestNeg"),
     ],
-    "losses": [
-        Step("BatchNeg", [training("train_batch_neg.py", "")]),
-        Step("symmetric", [training("train_batch_neg.py", "--symmetric")], "BatchNeg"),
-        Step("all pairs", [training("train_batch_neg.py", "--symmetric --all_pairs")], "BatchNeg"),
-    ],
 }
 
 
