@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -39,8 +40,9 @@ class Step:
     """A recipe: commands whose last one leaves `{out}/latest`.
 
     Attributes:
-        commands: with {data}, {seed}, {encoder}, {out} (this step's folder) and {base} (that of the step `base`).
-        base: the step that it is compared with, and may build on.
+        commands: with {data}, {seed}, {encoder}, {out} (this step's folder) and {work} (that of all, in which a step's
+            is NAME_SEED).
+        base: the step that it is compared with.
     """
 
     name: str
@@ -56,11 +58,23 @@ def training(script: str, flags: str) -> str:
             f"{flags}")
 
 
+THREE_EPOCHS = "--init_from_ckpt {work}/three_epochs_{seed}/latest --learning_rate 1e-3"
+MINING = ("mine_hard_negatives.py --device cpu --params_path {work}/three_epochs_{seed}/latest --max_seq_length 48 "
+          "--train_set_file {data}/semantic_pair_train.tsv --corpus_file {data}/corpus_file --index_dir {out}/index "
+          "--output_file {out}/mined.tsv --range_min 5 --max_similarity_ratio 0.95 --seed {seed}")
 LADDERS = {
     "strategies": [
         Step("Baseline", [training("train_pairwise.py", "")]),
         Step("HardestNeg", [training("train_hardest_neg.py", "")], "Baseline"),
         Step("BatchNeg", [training("train_batch_neg.py", "")], "HardestNeg"),
+    ],
+    "techniques": [
+        Step("batch 64", [training("train_batch_neg.py", "--batch_size 64 --learning_rate 1e-3")]),
+        Step("batch 256", [training("train_batch_neg.py", "")], "batch 64"),
+        Step("three epochs", [training("train_batch_neg.py", "--epochs 3")], "batch 256"),
+        Step("one more", [training("train_batch_neg.py", THREE_EPOCHS)], "three epochs"),
+        Step("one mined", [MINING, training("train_batch_neg.py", THREE_EPOCHS + " --train_set_file {out}/mined.tsv")],
+             "one more"),
     ],
 }
 
@@ -104,8 +118,7 @@ def run_step(args: argparse.Namespace, step: Step, seed: int, pairs: list) -> tu
     """Train and evaluate, unless that was done; `metrics.case_values` and the seconds of the training."""
     work, data = Path(args.work_dir).resolve(), Path(args.data_dir).resolve()
     out = work / f"{step.name}_{seed}".replace(" ", "_")
-    names = {"data": data, "seed": seed, "encoder": Path(args.encoder).resolve(), "out": out,
-             "base": work / f"{step.base}_{seed}".replace(" ", "_")}
+    names = {"data": data, "seed": seed, "encoder": Path(args.encoder).resolve(), "out": out, "work": work}
     timed, result = out / "seconds", out / "result" / "recall_result.txt"
     if not timed.exists():
         started = time.perf_counter()
@@ -116,14 +129,16 @@ def run_step(args: argparse.Namespace, step: Step, seed: int, pairs: list) -> tu
         run(out, f"recall.py --device cpu --params_path {out}/latest --max_seq_length 48 --ann_engine flat --keep_self "
                  f"--similar_text_pair {data}/semantic_similar_pair.tsv --corpus_file {data}/corpus_file "
                  f"--recall_result_dir {result.parent}")
-        run(out, "", "rm", "-rf", str(result.parent / "index"))
+        for index in (out / "index", result.parent / "index"):
+            shutil.rmtree(index, ignore_errors=True)
     ranks = metrics.rank_cases(pairs, metrics.read_result(str(result)), 50, keep_self=True)
     return metrics.case_values(ranks), float(timed.read_text())
 
 
-def run(out: Path, command: str, *program: str) -> None:
+def run(out: Path, command: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    argv = list(program) or [sys.executable, "-u", str(PROJECT / shlex.split(command)[0]), *shlex.split(command)[1:]]
+    script, *flags = shlex.split(command)
+    argv = [sys.executable, "-u", str(PROJECT / script), *flags]
     with open(out / "log.txt", "a") as log:
         if subprocess.run(argv, stdout=log, stderr=log, check=False).returncode:
             sys.exit(f"failed, see {log.name}: {shlex.join(argv)}")
