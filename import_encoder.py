@@ -16,16 +16,15 @@ from pathlib import Path
 import cli
 from files import UserError, make_folder
 from runtime import start_paddle
+from train_flags import add_pooling_flag, add_prefix_flag
 
 
 @cli.entry_point
 def main(argv: list[str] | None = None) -> None:
     parser = cli.Parser(__doc__)
     parser.add_argument("--model_name_or_path", required=True, help="the encoder")
-    parser.add_argument("--pooling", choices=["cls", "first", "mean"], required=True,
-                        help="its text vector: the pooler over [CLS], the last hidden state of [CLS] (bge), or the "
-                             "mean of all (e5)")
-    parser.add_argument("--text_prefix", default="", help='put before every text ("query: " for e5)')
+    add_pooling_flag(parser, required=True)
+    add_prefix_flag(parser)
     parser.add_argument("--save_dir", required=True, help="the checkpoint folder to write; an earlier one is replaced")
     args = parser.parse_args(argv)
     folder = Path(args.save_dir)

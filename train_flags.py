@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from cli import (
     Parser,
@@ -46,6 +47,17 @@ def add_training_flags(parser: Parser, vectors: bool = True, pairs: bool = True)
     _add_runtime_flags(parser.add_argument_group("runtime and output"))
 
 
+def add_prefix_flag(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--text_prefix", default="",
+                        help='put before every text, here and wherever the checkpoint is used ("query: " for e5)')
+
+
+def add_pooling_flag(parser: argparse._ActionsContainer, **settings: Any) -> None:
+    parser.add_argument("--pooling", choices=["cls", "first", "mean"], **settings,
+                        help="text vector: the pooler over [CLS], the last hidden state of [CLS] (bge), or the mean of "
+                             "all (e5)")
+
+
 def check_training_flags(parser: Parser, args: argparse.Namespace) -> None:
     """Refuse flags that don't go together; settle the defaults that hang on others."""
     for name in ("eval_corpus_file", "eval_steps", "early_stop_patience"):
@@ -75,8 +87,7 @@ def _add_encoder_flags(model: argparse._ArgumentGroup) -> None:
                             "which starts from random weights")
     model.add_argument("--init_from_ckpt", type=checkpoint_path, metavar="FILE",
                        help="start from all weights of this checkpoint, those behind the encoder too")
-    model.add_argument("--text_prefix", default="",
-                       help='put before every text, here and wherever the checkpoint is used ("query: " for e5)')
+    add_prefix_flag(model)
     model.add_argument("--dropout", type=fraction,
                        help="every dropout of encoder and projection (default: the encoder's own)")
 
@@ -84,8 +95,7 @@ def _add_encoder_flags(model: argparse._ArgumentGroup) -> None:
 def _add_vector_flags(model: argparse._ArgumentGroup) -> None:
     model.add_argument("--output_emb_size", type=natural, default=256,
                        help="dimension of the vectors; 0 keeps the encoder's own, without a projection")
-    model.add_argument("--pooling", choices=["cls", "first", "mean"], default="cls",
-                       help="text vector: the pooler over [CLS], the last hidden state of [CLS], or the mean of all")
+    add_pooling_flag(model, default="cls")
 
 
 def _add_optimization_flags(optimization: argparse._ArgumentGroup) -> None:
