@@ -15,7 +15,6 @@ Out: in --save_dir checkpoints like those of the other training scripts.
 from __future__ import annotations
 
 import sys
-from functools import partial
 
 import cli
 from train_flags import add_training_flags, check_training_flags
@@ -32,13 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scale", type=cli.positive, default=20.0, help="factor on the cosines before the softmax")
     args = parser.parse_args(argv)
     check_training_flags(parser, args)
-    return run_training(args, "distilled", partial(make_model, scale=args.scale))
-
-
-def make_model(encoder, **settings):
-    from distillation import SemanticIndexDistilled
-
-    return SemanticIndexDistilled(encoder, **settings)
+    return run_training(args, "distilled", scale=args.scale)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class MaskedLanguageModel(nn.Layer):
 
     pooling, output_emb_size, matryoshka_dims = "mean", 0, ()
 
-    def __init__(self, encoder: nn.Layer) -> None:
+    def __init__(self, encoder: nn.Layer, **of_vectors) -> None:  # what other models make of tokens; not given here
         super().__init__()
         size = encoder.config.hidden_size
         words = getattr(getattr(encoder, "embeddings", None), "word_embeddings", None)

@@ -27,13 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--mask_probability", type=cli.fraction, default=0.15, help="share of the tokens to hide")
     args = parser.parse_args(argv)
     check_training_flags(parser, args)
-    return run_training(args, "masked_lm", make_model)
-
-
-def make_model(encoder, **settings):
-    from masked_lm import MaskedLanguageModel
-
-    return MaskedLanguageModel(encoder)
+    return run_training(args, "masked_lm")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ Out: in --save_dir a folder model_STEP for each checkpoint, `latest` pointing at
 from __future__ import annotations
 
 import sys
-from functools import partial
 
 import cli
 from train_flags import add_training_flags, check_training_flags
@@ -30,13 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scale", type=cli.positive, default=30.0, help="factor on the cosines before the softmax")
     args = parser.parse_args(argv)
     check_training_flags(parser, args)
-    return run_training(args, "batch_neg", partial(make_model, margin=args.margin, scale=args.scale))
-
-
-def make_model(encoder, **settings):
-    from model import SemanticIndexBatchNeg
-
-    return SemanticIndexBatchNeg(encoder, **settings)
+    return run_training(args, "batch_neg", margin=args.margin, scale=args.scale)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ Out: in --save_dir a folder model_STEP for each checkpoint, `latest` pointing at
 from __future__ import annotations
 
 import sys
-from functools import partial
 
 import cli
 from train_flags import add_training_flags, check_training_flags
@@ -30,13 +29,7 @@ def main(argv: list[str] | None = None) -> int:
                         help="by which the positive's cosine has to exceed the negative's")
     args = parser.parse_args(argv)
     check_training_flags(parser, args)
-    return run_training(args, "pairwise", partial(make_model, margin=args.margin), pairwise=True)
-
-
-def make_model(encoder, **settings):
-    from model import SemanticIndexPairwise
-
-    return SemanticIndexPairwise(encoder, **settings)
+    return run_training(args, "pairwise", margin=args.margin)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Callable
 
 from checkpoint import WEIGHTS, load_weights, read_state_dict, restore_replaced
@@ -16,6 +18,13 @@ from train_state import Resumed, clear_unfinished, find_checkpoint, sha256_of_da
 if TYPE_CHECKING:
     from trainer import Trainer
 
+# Model and training loop of each strategy: module and class.
+STRATEGIES = {
+    "batch_neg": (("model", "SemanticIndexBatchNeg"), ("trainer", "Trainer")),
+    "hardest_neg": (("model", "SemanticIndexHardestNeg"), ("trainer", "Trainer")),
+    "pairwise": (("model", "SemanticIndexPairwise"), ("trainer", "Trainer")),
+    "distilled": (("distillation", "SemanticIndexDistilled"), ("distillation", "DistillationTrainer")),
+    "masked_lm": (("masked_lm", "MaskedLanguageModel"), ("masked_lm", "MaskedLmTrainer"))}
 MOST_COPIES = 4  # of the model in a process; each takes memory for a gradient of the whole model
 
 
@@ -35,16 +44,17 @@ def check_data(args, data: TrainSet, alone: bool) -> None:
         raise UserError(f"{args.train_set_file}: {len(data)} pair has no negatives beside it; give 2 pairs or more")
 
 
-def run_training(args, strategy: str, make_model: Callable, pairwise: bool = False) -> int:
+def run_training(args, strategy: str, **loss_settings: float) -> int:
     """The story of a training script: check the input, build the model, train.
 
     Args:
-        make_model: (encoder, **settings of SemanticIndexBase) -> model with a loss.
+        strategy: a name of STRATEGIES.
+        loss_settings: what its model takes beside the settings of SemanticIndexBase.
 
     Returns:
         The exit code.
     """
-    data = read_train_set(args.train_set_file)
+    data, pairwise = read_train_set(args.train_set_file), strategy == "pairwise"
     check_data(args, data, pairwise or strategy in OF_TEXTS)
     if strategy == "distilled":
         data.teacher = read_teacher(args.teacher_vectors, args.train_set_file, data)
@@ -65,29 +75,21 @@ def run_training(args, strategy: str, make_model: Callable, pairwise: bool = Fal
         digests = sha256_of_data(args)
         resumed = find_checkpoint(args, strategy, digests) if args.resume else None
         from cpu_ops import replacing_paddles
-        trainer = trainer_of(strategy)
+        model_class, trainer = classes_of(strategy)
 
         fast = paddle.get_device() == "cpu" and not args.recompute
         copies = (resumed.copies if resumed else copies) if fast else 1  # a resumed run goes on with as many
         with replacing_paddles() if fast else contextlib.nullcontext():
-            model, tokenizer = build_model(args, make_model, data.unlabelled and strategy not in OF_TEXTS, resumed)
+            model, tokenizer = build_model(args, partial(model_class, **loss_settings),
+                                           data.unlabelled and strategy not in OF_TEXTS, resumed)
             return trainer(args, data, model, tokenizer, strategy, pairwise, evaluation, resumed, digests,
                            copies).train()
 
 
-def trainer_of(strategy: str) -> type[Trainer]:
-    """The training loop of a strategy; imported late, since it imports paddle."""
-    if strategy == "masked_lm":
-        from masked_lm import MaskedLmTrainer
-
-        return MaskedLmTrainer
-    if strategy == "distilled":
-        from distillation import DistillationTrainer
-
-        return DistillationTrainer
-    from trainer import Trainer
-
-    return Trainer
+def classes_of(strategy: str) -> tuple[Callable, type[Trainer]]:
+    """The model and the training loop of a strategy; imported late, since they import paddle."""
+    model, trainer = (getattr(import_module(module), name) for module, name in STRATEGIES[strategy])
+    return model, trainer
 
 
 def build_model(args, make_model: Callable, own_positives: bool, resumed: Resumed | None) -> tuple:

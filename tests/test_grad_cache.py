@@ -22,6 +22,7 @@ from batches import cut_chunks, deal_chunks, make_batch
 from pretrained import open_encoder
 from train_data import read_train_set
 from train_flags import add_training_flags
+from training import classes_of
 
 
 def many_rows(tmp_path, count: int) -> str:
@@ -38,7 +39,8 @@ def make_trainer(script, encoder_folder: str, pairs: str, *flags: str, copies: i
     args = parser.parse_args(["--train_set_file", pairs, *flags])
     paddle.seed(7)
     encoder, tokenizer = open_encoder(encoder_folder, 32, args.dropout)
-    model = script.make_model(encoder, margin=0.2, output_emb_size=16, pooling="mean", dropout=args.dropout)
+    model_class, _ = classes_of(script.__name__.removeprefix("train_"))
+    model = model_class(encoder, margin=0.2, output_emb_size=16, pooling="mean", dropout=args.dropout)
     model.train()
     return trainer.Trainer(args, read_train_set(pairs), model, tokenizer, "test", False,
                            copies=copies)
