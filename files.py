@@ -200,6 +200,7 @@ def own_folder(path: str | os.PathLike, name: str = ".lock") -> Iterator[Path]:
     Raises:
         UserError: another process owns the folder (its pid, host and command are named).
     """
+    made = not os.path.exists(path)
     folder = make_folder(path)
     lock_path = folder / name
     while True:
@@ -228,6 +229,9 @@ def own_folder(path: str | os.PathLike, name: str = ".lock") -> Iterator[Path]:
     finally:
         lock_path.unlink(missing_ok=True)
         lock.close()
+        if made:  # for nothing, if it is still empty
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def is_owned(path: str | os.PathLike, name: str) -> bool:

@@ -73,6 +73,8 @@ def parse_flags(argv: list[str] | None):
         parser.error("--params_path and --corpus_file are needed where no --recall_result_file has the candidates")
     if args.recall_result_file and args.corpus_file:
         parser.error("--recall_result_file has the candidates already; leave --corpus_file out")
+    if args.recall_result_file and (args.index_dir or args.ann_engine != "flat"):
+        parser.error("--recall_result_file has the candidates already; leave --index_dir and --ann_engine out")
     for name in ("max_similarity_ratio", "absolute_margin"):
         if getattr(args, name) is not None and not args.params_path:
             parser.error(f"--{name} compares cosines; name the checkpoint with --params_path")

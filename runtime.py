@@ -14,8 +14,7 @@ from types import ModuleType
 from cli import rank, world_size
 from files import UserError
 
-_given = os.environ.get("OMP_NUM_THREADS", "")
-THREADS_GIVEN = int(_given) if _given.isdecimal() else 0  # the user's choice, before anything here sets it
+THREADS_GIVEN = os.environ.get("OMP_NUM_THREADS", "")  # the user's choice, before anything here sets it
 
 
 def start_paddle(device: str | None, seed: int = 0, threads: int | None = None) -> ModuleType:
@@ -95,9 +94,17 @@ def _made_by_intel() -> bool:
 
 
 def threads_of_rank() -> int:
-    """Threads for this rank: OMP_NUM_THREADS, or its share of the processors that the ranks here may use."""
+    """Threads for this rank: OMP_NUM_THREADS, or its share of the processors that the ranks here may use.
+
+    Raises:
+        UserError: OMP_NUM_THREADS is no number of threads. OpenMP's list of a number for each level is one.
+    """
     if THREADS_GIVEN and world_size() == 1:
-        return THREADS_GIVEN
+        outermost = THREADS_GIVEN.split(",")[0].strip()
+        if not outermost.isdecimal() or int(outermost) == 0:
+            raise UserError(f"OMP_NUM_THREADS={THREADS_GIVEN} is not a number of threads; set it to one above 0, or "
+                            f"unset it")
+        return int(outermost)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("PADDLE_LOCAL_SIZE", world_size())))
 

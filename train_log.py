@@ -47,10 +47,12 @@ class TrainLog:
         total_steps: of the run.
         done: steps of a run that is resumed; what the log has of later ones is taken out.
         unlogged: tokens of the steps since the last line, as `unlogged` was when the run stopped.
+        unit: what a row of the data is, "pairs" or "texts".
     """
 
-    def __init__(self, args, total_steps: int, done: int, unlogged: tuple[int, int] = (0, 0)) -> None:
-        self.args, self.total, self.done = args, total_steps, done
+    def __init__(self, args, total_steps: int, done: int, unlogged: tuple[int, int] = (0, 0),
+                 unit: str = "pairs") -> None:
+        self.args, self.total, self.done, self.unit = args, total_steps, done, unit
         self.unlogged = unlogged  # tokens since the last line: `own` and `computed` of StepFigures
         self.waiting: list[StepFigures] = []
 
@@ -99,11 +101,11 @@ class TrainLog:
         if self.bar.disable:
             notice(f"global step {step}/{self.total}, epoch: {epoch}, loss: {figures.loss:.5f}, learning rate: "
                    f"{figures.learning_rate:.3e}, grad norm: {figures.grad_norm:.4f}, speed: "
-                   f"{record['pairs_per_second']} pairs/s, {record['tokens_per_second']:.0f} tokens/s, padding: "
+                   f"{record['pairs_per_second']} {self.unit}/s, {record['tokens_per_second']:.0f} tokens/s, padding: "
                    f"{100 * record['padding']:.1f} %")
         else:
             self.bar.set_postfix(loss=f"{figures.loss:.4f}", lr=f"{figures.learning_rate:.2e}",
-                                 pairs_per_s=f"{record['pairs_per_second']:.0f}")
+                                 speed=f"{record['pairs_per_second']:.0f} {self.unit}/s")
         self._draw("train", step, record)
 
     def _append(self, record: dict) -> None:

@@ -116,7 +116,8 @@ class Trainer:
         """
         self._announce()
         self.replicas.train()
-        log = TrainLog(self.args, self.total_steps, self.done, self.resumed.unlogged if self.resumed else (0, 0))
+        log = TrainLog(self.args, self.total_steps, self.done, self.resumed.unlogged if self.resumed else (0, 0),
+                       "texts" if self.data.unlabelled else "pairs")
         with log if rank() == 0 else contextlib.nullcontext() as self.log:
             if self.log and self.resumed:
                 settle(self.args.save_dir, self.done, best_of(self.evaluations), self.args.keep_checkpoints)

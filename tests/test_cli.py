@@ -314,13 +314,20 @@ def test_the_published_settings_are_the_defaults():
 def test_threads_are_the_user_s_choice_or_a_rank_s_share_of_the_cores(monkeypatch):
     monkeypatch.delitem(sys.modules, "paddle", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(runtime, "THREADS_GIVEN", 7)
+    monkeypatch.setattr(runtime, "THREADS_GIVEN", "7,2")  # 2 of an inner level
     for ranks, threads in (("1", "7"), ("4", "2"), ("16", "1")):
         monkeypatch.setenv("PADDLE_TRAINERS_NUM", ranks)
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             monkeypatch.setenv(name, "7")
         configure_environment("cpu")
         assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == threads
+
+
+@pytest.mark.parametrize("given", ["abc", "0", "-2", "1.5"])
+def test_a_number_of_threads_that_is_none_is_refused(trained, pair_file, given):
+    done = run_process("python", "predict.py", "--device", "cpu", "--params_path", trained, "--text_pair_file", pair_file,
+                       OMP_NUM_THREADS=given)
+    assert done.returncode == 2 and f"OMP_NUM_THREADS={given} " in done.stderr.splitlines()[-1] and not done.stdout
 
 
 @pytest.mark.parametrize("intel, given, expected", [(True, None, None), (False, None, "5"), (True, "7", "7"), (False, "7", "7")])

@@ -96,3 +96,12 @@ def test_the_name_of_a_killed_owner_does_not_stay(tmp_path):
     (tmp_path / ".lock").write_text("pid 1 on gone: recall.py\n")
     with own_folder(tmp_path), pytest.raises(UserError, match=f"in use by pid {os.getpid()} "), own_folder(tmp_path):
         pass
+
+
+def test_a_folder_that_was_made_for_nothing_goes_and_one_of_the_users_stays(tmp_path):
+    with pytest.raises(KeyError), own_folder(tmp_path / "new"):
+        raise KeyError
+    (tmp_path / "empty").mkdir()
+    with own_folder(tmp_path / "empty"), own_folder(tmp_path / "full") as full:
+        (full / "result").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "full"]

@@ -233,7 +233,7 @@ def test_training_lowers_the_loss_and_its_checkpoint_is_an_encoder(encoder_folde
     log = train(pretrain_mlm, encoder_folder, text_file, out, "--batch_size", "32", "--epochs", "60", "--learning_rate",
                 "1e-2", "--dropout", "0", "--warmup_proportion", "0.1", "--mask_probability", "0.3")
     told = capsys.readouterr().err
-    assert "32 texts, 32 different texts" in told and "own positive" not in told and " pair" not in told.replace(" pairs/s", "")
+    assert "32 texts, 32 different texts" in told and "own positive" not in told and " pair" not in told
     assert log[0]["loss"] > 5 and log[-1]["loss"] < 0.75 * log[0]["loss"]
     warm = weights(out)
     encoder, _ = start_encoder(str(out / "latest"), 32)

@@ -284,6 +284,8 @@ def test_the_rows_train_and_their_negatives_are_used(mine, encoder_folder, tmp_p
     (["--range_min", "5", "--range_max", "5"], ["--range_min 5", "--range_max 5"]),
     (["--range_min", "60"], ["--range_min 60", "--range_max 50"]),
     (["--recall_result_file", "R", "--corpus_file", "corpus"], ["--recall_result_file", "--corpus_file"]),
+    (["--recall_result_file", "R", "--index_dir", "ix"], ["--index_dir"]),
+    (["--recall_result_file", "R", "--ann_engine", "hnsw"], ["--ann_engine"]),
     (["--num_negatives", "0"], ["--num_negatives"]),
     (["--max_similarity_ratio", "0"], ["--max_similarity_ratio"]),
     (["--absolute_margin", "-1"], ["--absolute_margin"]),
