@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from encoder import progress_bar
+from cli import progress_bar
 
 GRID = 2.0**32  # steps of a score between 0 and 1
 

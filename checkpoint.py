@@ -295,6 +295,23 @@ def check_checkpoint(folder: Path, to_resume: bool = False) -> dict:
     return facts
 
 
+def check_continued(params_path: str, pooling: str, text_prefix: str) -> None:
+    """Refuse to train on from a checkpoint whose vectors were made in another way; shapes alone don't tell.
+
+    Raises:
+        UserError: pooling or prefix differ, or a file is missing or damaged. A bare parameter file passes.
+    """
+    folder = Path(params_path).parent
+    if not (folder / MANIFEST).is_file():
+        return
+    facts = _read_manifest(folder, params_path)
+    for flag, there, here in (("pooling", facts["pooling"], pooling),
+                              ("text_prefix", facts.get("text_prefix", ""), text_prefix)):
+        if there != here:
+            raise UserError(f"--init_from_ckpt {params_path} was trained with --{flag} {there!r}, now it is {here!r}; "
+                            f"give the same")
+
+
 def _read_manifest(folder: Path, params_path: str) -> dict:
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder / MANIFEST} is missing; {REMEDY}")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import math
 import os
 import signal
 import sys
 from typing import Any, Callable, NoReturn
+
+from tqdm import tqdm
 
 from files import UserError, is_stream
 
@@ -35,6 +38,11 @@ def notice(text: str, every_rank: bool = False) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def progress_bar(total: int, label: str | None) -> tqdm:
+    """A bar on rank 0's terminal; none where there is no label or no terminal."""
+    return tqdm(total=total, desc=label, unit=" texts", leave=False, disable=None if label and rank() == 0 else True)
+
+
 def entry_point(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
     """Make `main(argv)` return an exit code: 0, or 2 after one line on stderr for any fault of input or machine."""
 
@@ -42,6 +50,8 @@ def entry_point(main: Callable[[list[str] | None], int | None]) -> Callable[...,
     def guarded(argv: list[str] | None = None) -> int:
         if sys.stdout is None:  # started with stdout closed
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal in GBK has no emoji
+            sys.stdout.reconfigure(errors="backslashreplace")
         code = _exit_code(main, argv)
         _leave_launch(code)
         return code

@@ -182,10 +182,10 @@ def known_positives(sources: np.ndarray, columns: np.ndarray, positives: dict[in
     Args:
         sources: source text id of each row, [rows].
         columns: text id of each column, [columns]; column i is the positive of row i.
-        positives: for each source, all its known targets.
+        positives: for each source, the texts that are never its negatives.
 
     Returns:
-        bool [rows, columns]: the column holds a known target of the row's source. False at the row's own positive.
+        bool [rows, columns]: the column holds one of these texts. False at the row's own positive.
     """
     where: dict[int, list[int]] = {}
     for column, text in enumerate(columns.tolist()):

@@ -57,7 +57,7 @@ class DistillationTrainer(Trainer):
     def batch_of(self, rows: np.ndarray, step: int) -> tuple[list[list[int]], Callable]:
         """As `Trainer.batch_of`."""
         shares = [rows[number :: world_size()] for number in range(world_size())]
-        wanted = self.teacher[np.concatenate(shares)].astype(np.float64)  # where no square of theirs overflows
+        wanted = self.teacher[np.concatenate(shares)].astype(np.float64)  # where no square overflows
         wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
         teacher = paddle.to_tensor(wanted.astype(np.float32))
         return ([self.data.sources[share].tolist() for share in shares],

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
 
 import numpy as np
-from tqdm import tqdm
 
+import runtime
 from checkpoint import fingerprint_of, load_checkpoint
-from cli import notice, rank, world_size
+from cli import notice, progress_bar, rank, world_size
 from data import pad_batch
 from export import open_export
 from files import UserError
@@ -160,6 +160,7 @@ def open_encoder(args, sample: Sequence[str]) -> tuple[Encoder, dict]:
     Returns:
         The encoder, and {"checkpoint": fingerprint, "precision", "max_seq_length", "dimension", "metric"}.
     """
+    runtime.threads_asked = args.num_threads  # of index and search too
     if args.device == "gpu" or (args.device is None and gpu_build()):
         paddle = start_paddle(args.device, threads=args.num_threads)
         if paddle.get_device() != "cpu":
@@ -205,11 +206,6 @@ def check_output_dim(args, trained: Sequence[int]) -> None:
 def _facts(args, fingerprint: str, precision: str, encoder: Encoder) -> dict:
     return {"checkpoint": fingerprint, "precision": precision, "max_seq_length": args.max_seq_length,
             "dimension": encoder.dimension, "metric": "cosine"}
-
-
-def progress_bar(total: int, label: str | None) -> tqdm:
-    """A bar on rank 0's terminal; none where there is no label or no terminal."""
-    return tqdm(total=total, desc=label, unit=" texts", leave=False, disable=None if label and rank() == 0 else True)
 
 
 def report_tokenless(count: int) -> None:

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import cli
-from cli import notice
-from encoder import progress_bar
+from cli import notice, progress_bar
 from files import UserError, make_folder, own_folder, whole_file
 
 

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     with whole_file(args.output_file) as file:
         for source in sources:
             rows = fuse([result.get(source, []) for result in results], args)[: args.recall_num]
-            file.write("".join(f"{source}\t{text}\t{score:.6f}\n" for text, score in rows).encode())
+            file.write("".join(f"{source}\t{text}\t{score:.9g}\n" for text, score in rows).encode())
             count += len(rows)
     notice(f"{args.output_file}: {count} rows for {len(sources)} sources")
 

@@ -16,7 +16,7 @@ from files import UserError
 
 SAFE_WEIGHTS = "model.safetensors"
 # Weights that can't be read: a pickle of PyTorch's runs what it contains, the others need their own frameworks.
-UNREADABLE = ("pytorch_model.bin", "model.safetensors.index.json", "tf_model.h5", "flax_model.msgpack")
+UNREADABLE = (".bin", ".safetensors", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".pdparams")
 RENAMED = tuple((re.compile(old), new) for old, new in (
     (r"\.gamma$", ".weight"),  # of files made from TensorFlow's
     (r"\.beta$", ".bias"),
@@ -39,10 +39,11 @@ def weights_in(folder: str) -> str | None:
     path = os.path.join(folder, SAFE_WEIGHTS)
     if os.path.isfile(path):
         return path
-    unreadable = next((name for name in UNREADABLE if os.path.isfile(os.path.join(folder, name))), None)
+    unreadable = next((name for name in sorted(os.listdir(folder)) if name.endswith(UNREADABLE)), None)
     if unreadable:
-        raise UserError(f"{folder}: {unreadable} is not read (a PyTorch file runs what it contains when it is loaded); "
-                        f"put the weights beside it as one {SAFE_WEIGHTS}, for example with transformers: "
+        raise UserError(f"{folder}: {unreadable} is not read (only {SAFE_WEIGHTS} and model_state.pdparams are: a "
+                        f"PyTorch file runs what it contains when it is loaded); put the weights beside it as one "
+                        f"{SAFE_WEIGHTS}, for example with transformers: "
                         f"`AutoModel.from_pretrained(...).save_pretrained(folder)`")
     return None
 

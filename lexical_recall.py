@@ -6,9 +6,9 @@
 
 In:  the corpus, one text a line; the pairs, `source TAB target` a line. No model, and no paddle.
 Out: the result file in recall.py's form and order, `source TAB recalled text TAB score`, best first, recall_num rows
-     for each line of the pair file. The search is exact. Equal scores stand in corpus order; where fewer than
-     recall_num texts share a character with the source, others follow in corpus order with a score of 0. A recalled
-     text that equals the source is left out unless --keep_self is given. fuse.py joins the file with a model's.
+     for each line of the pair file, or as many as there are texts that share a character with the source. The search
+     is exact. Equal scores stand in corpus order. A recalled text that equals the source is left out unless
+     --keep_self is given. fuse.py joins the file with a model's.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def run(args, pairs: list[tuple[str, str]], texts: list[str], result: Path) -> N
     strange = np.count_nonzero(scores[:, 0] == 0)
     if strange:
         notice(f"{args.pair_file}: {strange} of {len(sources)} sources share no character with any text of the corpus; "
-               f"their rows are its first texts, with a score of 0")
-    rows = write_result(result, pairs, sources, texts, ids, scores, args)
+               f"they get no rows")
+    rows = write_result(result, pairs, sources, texts, ids, scores, args, above=0)
     notice(f"{result}: {rows} rows")
 
 

@@ -40,6 +40,7 @@ from train_data import JSON_ENDINGS, TrainSet, read_train_set
 
 SHOWN = 5  # rows of the sample
 SPARE = 10  # texts looked for beyond the window at first: the source, its positives and their like are among the best
+BLOCK = 16_384  # sources that are looked up at once
 Candidates = dict[int, list[tuple[str, float]]]  # of a source's id: what may be its negative, with scores, best first
 
 
@@ -90,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     if any(data.negatives):
         notice(f"{args.train_set_file}: the mined negatives that it has are left out")
     is_json = args.output_file.lower().endswith(JSON_ENDINGS)
-    if not is_json and (broken := [text for text in data.texts if "\t" in text or "\n" in text]):
+    if not is_json and (broken := [text for text in data.texts if "\t" in text or "\n" in text or text[-1] == "\r"]):
         raise UserError(f"{args.train_set_file}: the text {broken[0]!r} has a TAB or a line break, so columns can't "
                         f"hold it; name an --output_file that ends in .jsonl")
     found = read_candidates(args, data) if args.recall_result_file else search_candidates(args, data)
@@ -131,10 +132,13 @@ def nearest(saved, engine, own: np.ndarray, excluded: dict[int, set[str]], count
     candidates: Candidates = {}
     waiting, most = list(excluded), count + SPARE
     while waiting:
-        ids, cosines = saved.index.search(engine, own[waiting], most)
-        texts = {i: saved.texts[i] for i in np.unique(ids).tolist()}
-        for source, near, scores in zip(waiting, ids.tolist(), cosines.tolist()):
-            candidates[source] = usable([(texts[i], score) for i, score in zip(near, scores)], excluded[source])[:count]
+        for start in range(0, len(waiting), BLOCK):
+            some = waiting[start : start + BLOCK]
+            ids, cosines = saved.index.search(engine, own[some], most)
+            texts = {i: saved.texts[i] for i in np.unique(ids).tolist()}
+            for source, near, scores in zip(some, ids.tolist(), cosines.tolist()):
+                found = [(texts[i], score) for i, score in zip(near, scores)]
+                candidates[source] = usable(found, excluded[source])[:count]
         waiting = [source for source in waiting if len(candidates[source]) < count and most < len(saved.texts)]
         most *= 2
     return candidates
@@ -176,8 +180,12 @@ def no_negatives(data: TrainSet) -> dict[int, set[str]]:
 
 
 def usable(found: list[tuple[str, float]], excluded: set[str]) -> list[tuple[str, float]]:
-    """Blank texts are left out as well: training refuses a blank column."""
-    return [(text, score) for text, score in found if text.strip() and key_of(text) not in excluded]
+    """What may be a negative, the first of each key alone; no blank text: training refuses a blank column."""
+    first: dict[str, tuple[str, float]] = {}
+    for text, score in found:
+        if text.strip() and (key := key_of(text)) not in excluded:
+            first.setdefault(key, (text, score))
+    return list(first.values())
 
 
 @functools.cache

@@ -133,9 +133,9 @@ def _open_config(name_or_path: str) -> Any:
         raise UserError(f"--model_name_or_path: the folder {name_or_path} has no config.json; put the encoder's there")
     try:
         config = _paddlenlp().AutoConfig.from_pretrained(name_or_path)
-    except OSError as error:
-        raise UserError(_not_found(name_or_path)) from error
     except Exception as error:  # whatever a config of any content makes PaddleNLP raise
+        if isinstance(error, OSError) and not os.path.isdir(name_or_path):
+            raise UserError(_not_found(name_or_path)) from error
         raise UserError(f"{name_or_path}: its config.json can't be used ({error}); it needs `model_type` (for example "
                         f"ernie, bert, roberta) and the encoder's sizes") from error
     if config.model_type == "xlm-roberta":  # the same encoder; PaddleNLP's own class can't be exported (it deadlocks)
@@ -153,9 +153,10 @@ def _check_numbers(config: Any, name_or_path: str) -> None:
     wanted |= dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"),
                             lambda value: isinstance(value, (int, float)) and 0 <= value < 1)
     wanted["layer_norm_eps"] = lambda value: isinstance(value, (int, float)) and 0 <= value <= 1e-3  # Paddle's limit
+    wanted["pad_token_id"] = lambda value: type(value) is int and 0 <= value < config.vocab_size
     for name, fits in wanted.items():
         value = getattr(config, name, None)
-        if value is not None and not fits(value):
+        if hasattr(config, name) and not fits(value):
             raise UserError(f"{name_or_path}: {name} {value!r} in its config.json can't be; mend the config or name "
                             f"another encoder")
 

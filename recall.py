@@ -29,10 +29,10 @@ from pathlib import Path
 import numpy as np
 
 import cli
-from cli import notice
+from cli import notice, progress_bar
 from corpus import Corpus, open_corpus
 from data import read_pairs
-from encoder import CHUNK, Encoder, open_encoder, progress_bar, report_tokenless
+from encoder import CHUNK, Encoder, open_encoder, report_tokenless
 from files import UserError, is_owned, make_folder, own_folder
 from results import report_inputs, write_result
 from runtime import wait_for_ranks

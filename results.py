@@ -27,15 +27,15 @@ def report_inputs(args, pairs: list[tuple[str, str]], corpus: Corpus) -> None:
 
 
 def write_result(result: Path, pairs, sources: dict[str, int], texts, ids: np.ndarray, scores: np.ndarray,
-                 args) -> int:
-    """Write a block of rows for each pair line; returns the number of rows."""
+                 args, above: float = -np.inf) -> int:
+    """Write a block of rows for each pair line, of the scores that are above this; returns the number of rows."""
     count = 0
     text_of = {i: texts[i] for i in np.unique(ids).tolist()}
     with whole_file(result) as file:
         for source, _ in pairs:
             row = sources[source]
             recalled = [(text_of[i], score) for i, score in zip(ids[row].tolist(), scores[row].tolist())
-                        if args.keep_self or text_of[i] != source][: args.recall_num]
+                        if score > above and (args.keep_self or text_of[i] != source)][: args.recall_num]
             file.write("".join(f"{source}\t{text}\t{score:.6f}\n" for text, score in recalled).encode())
             count += len(recalled)
     return count

@@ -15,6 +15,7 @@ from cli import rank, world_size
 from files import UserError
 
 THREADS_GIVEN = os.environ.get("OMP_NUM_THREADS", "")  # the user's choice, before anything here sets it
+threads_asked: int | None = None  # --num_threads, which goes before it
 
 
 def start_paddle(device: str | None, seed: int = 0, threads: int | None = None) -> ModuleType:
@@ -94,11 +95,13 @@ def _made_by_intel() -> bool:
 
 
 def threads_of_rank() -> int:
-    """Threads for this rank: OMP_NUM_THREADS, or its share of the processors that the ranks here may use.
+    """Threads for this rank: those asked for, or its share of the processors that the ranks here may use.
 
     Raises:
         UserError: OMP_NUM_THREADS is no number of threads. OpenMP's list of a number for each level is one.
     """
+    if threads_asked:
+        return threads_asked
     if THREADS_GIVEN and world_size() == 1:
         outermost = THREADS_GIVEN.split(",")[0].strip()
         if not outermost.isdecimal() or int(outermost) == 0:

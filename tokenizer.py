@@ -14,6 +14,8 @@ from files import UserError, read_json
 
 SYMBOLS = r"[\p{S}\u00AD\u00B2\u00BA\u3007\u00B5\u00D8\u014B\u01B1]"  # words of their own, as in PaddleNLP's BERT
 
+BLOCK = 65_536  # texts at once: what `tokenizers` keeps of each is a hundred times its ids
+
 
 class Tokenizer:
     """The tokenizer of an encoder's folder.
@@ -44,8 +46,7 @@ class Tokenizer:
         if "tokenizer.json" in self.files:
             self._backend, pad = _ready_made(folder / "tokenizer.json", config)
         elif "vocab.txt" in self.files:
-            lowercase = config.get("do_lower_case", True)
-            self._backend, pad = _wordpiece(folder / "vocab.txt", lowercase, hugging_face), "[PAD]"
+            self._backend, pad = _wordpiece(folder, config, hugging_face), "[PAD]"
             if hugging_face:
                 self.files["tokenizer.json"] = self._backend.to_str().encode()
         elif {"vocab.json", "merges.txt"} <= self.files.keys():
@@ -65,7 +66,8 @@ class Tokenizer:
         A text without tokens keeps these two.
         """
         prefixed = [self.prefix + text for text in texts] if self.prefix else list(texts)
-        return [encoding.ids for encoding in self._backend.encode_batch_fast(prefixed)]
+        return [encoding.ids for start in range(0, len(prefixed), BLOCK)
+                for encoding in self._backend.encode_batch_fast(prefixed[start : start + BLOCK])]
 
     def check_room(self) -> None:
         """Raise UserError where nothing of a text would be kept."""
@@ -97,15 +99,21 @@ def _ready_made(path: Path, config: dict):
     return backend, pad
 
 
-def _wordpiece(path: Path, lowercase: bool, hugging_face: bool):
+def _wordpiece(folder: Path, config: dict, hugging_face: bool):
     """The tokenizer of BERT and ERNIE, [CLS] text [SEP]: PaddleNLP's, or that of transformers."""
     from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
     from tokenizers import Tokenizer as Backend
 
+    path = folder / "vocab.txt"
+    for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
+        if not isinstance(config.get(name, True), bool) and not (name == "strip_accents" and config[name] is None):
+            raise UserError(f"{folder / 'tokenizer_config.json'}: {name} {config[name]!r} is not true or false")
     vocabulary = {token: number - 1 for number, token in read_lines(str(path))}  # an id is its line's number from 0
     _check_special(path, vocabulary, "[PAD]", "[UNK]", "[CLS]", "[SEP]")
     backend = Backend(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.normalizer = normalizers.BertNormalizer(
+        lowercase=config.get("do_lower_case", True), strip_accents=config.get("strip_accents"),
+        handle_chinese_chars=config.get("tokenize_chinese_chars", True))
     own_words = [] if hugging_face else [pre_tokenizers.Split(Regex(SYMBOLS), "isolated")]
     backend.pre_tokenizer = pre_tokenizers.Sequence([*own_words, pre_tokenizers.BertPreTokenizer()])
     backend.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))

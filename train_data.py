@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data import Problems, read_lines, read_records
+from data import Problems, known_targets, read_lines, read_records
 from files import UserError
 
 OF_TEXTS = ("masked_lm", "distilled")  # strategies that learn from texts; the others learn from pairs
@@ -31,7 +31,8 @@ class TrainSet:
         texts: the different texts of the file.
         sources, targets: int64 arrays [rows], text ids.
         negatives: for each row the text ids of its mined negatives.
-        positives: for each source id, the ids of all its targets in the file.
+        positives: for each source id, the ids that are never its negatives: the texts that the file pairs it with, in
+            either direction, and its own.
         unlabelled: True where each text is its own positive: the file is a list of texts, and sources equal targets.
         teacher: [rows, D], the vectors of a bigger model that the texts of the rows are to get, if there is one.
     """
@@ -89,7 +90,8 @@ def read_teacher(path: str, train_set_file: str, data: TrainSet) -> np.ndarray:
         raise UserError(f"{path} has {len(vectors)} vectors, {train_set_file} {len(data)} lines; encode this very file "
                         f"with predict.py --text_file")
     for start in range(0, len(vectors), 65_536):
-        block = vectors[start : start + 65_536]
+        with np.errstate(over="ignore"):
+            block = vectors[start : start + 65_536].astype(np.float32)  # as which they are learnt from
         bad = np.flatnonzero(~(np.isfinite(block).all(axis=1) & block.any(axis=1)))
         if len(bad):
             raise UserError(f"{path}: vector {start + int(bad[0]) + 1} is zero or not finite; encode the texts again")
@@ -104,10 +106,10 @@ def _train_set(rows: Iterable[Sequence[str]], unlabelled: bool) -> TrainSet:
     """Number the texts of rows (source, target, negatives) in the order in which they first come."""
     ids: dict[str, int] = {}
     numbered = [[ids.setdefault(text, len(ids)) for text in row] for row in rows]
-    positives: dict[int, set[int]] = {}
-    for source, target, *_ in numbered:
-        positives.setdefault(source, set()).add(target)
     sources, targets = (np.array([row[column] for row in numbered], dtype=np.int64) for column in (0, 1))
+    positives = known_targets(sources, targets)
+    for text, known in positives.items():
+        known.add(text)
     return TrainSet(list(ids), sources, targets, [row[2:] for row in numbered], positives, unlabelled)
 
 

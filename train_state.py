@@ -24,6 +24,7 @@ FREE_FLAGS = {"resume", "save_dir", "save_steps", "keep_checkpoints", "logging_s
               "eval_steps", "early_stop_patience"}
 # The files that a run learns from, by their flags, and the names under which a manifest has their SHA-256.
 LEARNT_FROM = {"train_set_file": "train_set_sha256", "teacher_vectors": "teacher_sha256"}
+OF_PATHS = ("model_name_or_path", "init_from_ckpt")  # flags; two spellings of one path are one value
 EVALUATED_ON = ("eval_pair_file", "eval_corpus_file", "eval_corpus_size")
 ACCUMULATORS = ("moment1_0", "moment2_0", "beta1_pow_acc_0", "beta2_pow_acc_0")  # AdamW's, of each parameter
 
@@ -106,7 +107,7 @@ def _check_same_run(folder: Path, facts: dict, args, strategy: str, digests: dic
         raise UserError(f"--resume: {folder} was trained with {facts['strategy']}, this is {strategy}; {remedy}")
     for name in sorted((there.keys() | here.keys()) - FREE_FLAGS):
         new_and_unused = name not in there and here[name] in (None, False, "", [])  # earlier versions lack it
-        if there.get(name) != here.get(name) and not new_and_unused:
+        if not _is_same(name, there.get(name), here.get(name)) and not new_and_unused:
             raise UserError(f"--resume: {folder} was trained with --{name} {there.get(name)}, now it is "
                             f"{here.get(name)}; {remedy}")
     if facts["ranks"] != world_size():
@@ -116,6 +117,12 @@ def _check_same_run(folder: Path, facts: dict, args, strategy: str, digests: dic
         if None not in (facts.get(name), digests.get(name)) and facts[name] != digests[name]:
             raise UserError(f"--resume: --{flag} {getattr(args, flag)} is not the file that {folder} was trained on "
                             f"(its SHA-256 differs); {remedy}")
+
+
+def _is_same(flag: str, there: object, here: object) -> bool:
+    if flag in OF_PATHS and isinstance(there, str) and isinstance(here, str):
+        return there == here or os.path.realpath(there) == os.path.realpath(here)
+    return there == here
 
 
 def _evaluations(facts: dict, args) -> list[dict]:

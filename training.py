@@ -7,7 +7,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Callable
 
-from checkpoint import WEIGHTS, load_weights, read_state_dict, restore_replaced
+from checkpoint import WEIGHTS, check_continued, load_weights, read_state_dict, restore_replaced
 from cli import rank, world_size
 from files import UserError, make_folder, own_folder
 from runtime import start_paddle, threads_of_rank, wait_for_ranks
@@ -125,6 +125,7 @@ def build_model(args, make_model: Callable, own_positives: bool, resumed: Resume
         load_weights(model, read_state_dict(resumed.folder / WEIGHTS), resumed.folder / WEIGHTS,
                      "take another checkpoint")
     elif args.init_from_ckpt:
+        check_continued(args.init_from_ckpt, args.pooling, args.text_prefix)
         load_weights(model, read_state_dict(args.init_from_ckpt), args.init_from_ckpt,
                      "--init_from_ckpt, --model_name_or_path and --output_emb_size have to fit each other")
     return model, tokenizer

@@ -4,7 +4,7 @@
 
 DATA holds semantic_pair_train.tsv, semantic_similar_pair.tsv, semantic_similar_pair.part and corpus_file. Every step is
 a list of this project's own commands; its checkpoint is evaluated by recall.py with exact search in plain ranking
-(--keep_self). What is finished is not run again, so that a stopped ladder goes on.
+(--keep_self). A step that is finished is not run again, so that a stopped ladder goes on.
 
 Prints Markdown: R@1, R@10 and R@50 (mean, and least to most of the seeds), the difference to the step it builds on with
 its 95 % interval (bootstrap over evaluation sources, of the mean over seeds), and figures by part.
@@ -30,6 +30,7 @@ from machine import describe_machine, markdown_table
 
 import metrics
 from data import read_pairs
+from files import whole_file
 
 PROJECT = Path(__file__).resolve().parents[1]
 SHOWN = ("R@1", "R@10", "R@50")
@@ -88,7 +89,13 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--encoder", default=str(PROJECT / "configs" / "ernie_tiny"), help="to start from")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", default="recipes", help="path of the JSON file without its ending")
-    return parser.parse_args()
+    args = parser.parse_args()
+    unknown = set(args.steps or ()) - {step.name for step in LADDERS[args.ladder]}
+    if unknown:
+        parser.error(f"--steps: {args.ladder} has no {', '.join(sorted(unknown))}")
+    if args.seeds < 1:
+        parser.error(f"--seeds {args.seeds} leaves nothing to run")
+    return args
 
 
 def main() -> None:
@@ -119,20 +126,27 @@ def run_step(args: argparse.Namespace, step: Step, seed: int, pairs: list) -> tu
     work, data = Path(args.work_dir).resolve(), Path(args.data_dir).resolve()
     out = work / f"{step.name}_{seed}".replace(" ", "_")
     names = {"data": data, "seed": seed, "encoder": Path(args.encoder).resolve(), "out": out, "work": work}
-    timed, result = out / "seconds", out / "result" / "recall_result.txt"
-    if not timed.exists():
+    commands = [command.format(**{name: shlex.quote(f"{value}") for name, value in names.items()})
+                for command in step.commands]
+    done, result = out / "done.json", out / "result" / "recall_result.txt"
+    if not done.exists():
+        shutil.rmtree(out, ignore_errors=True)  # of a stopped one the time would be that of its end
         started = time.perf_counter()
-        for command in step.commands:
-            run(out, command.format(**names))
-        timed.write_text(f"{time.perf_counter() - started:.0f}")
+        for command in commands:
+            run(out, command)
+        with whole_file(done) as file:
+            file.write(json.dumps({"commands": commands, "seconds": round(time.perf_counter() - started)}).encode())
+    facts = json.loads(done.read_text())
+    if facts["commands"] != commands:
+        sys.exit(f"{done} is of other commands; name another --work_dir, or remove {out}")
     if not result.exists():
-        run(out, f"recall.py --device cpu --params_path {out}/latest --max_seq_length 48 --ann_engine flat --keep_self "
-                 f"--similar_text_pair {data}/semantic_similar_pair.tsv --corpus_file {data}/corpus_file "
-                 f"--recall_result_dir {result.parent}")
+        run(out, "recall.py --device cpu --params_path {out}/latest --max_seq_length 48 --ann_engine flat --keep_self "
+                 "--similar_text_pair {data}/semantic_similar_pair.tsv --corpus_file {data}/corpus_file "
+                 "--recall_result_dir {out}/result".format(out=shlex.quote(f"{out}"), data=shlex.quote(f"{data}")))
         for index in (out / "index", result.parent / "index"):
             shutil.rmtree(index, ignore_errors=True)
     ranks = metrics.rank_cases(pairs, metrics.read_result(str(result)), 50, keep_self=True)
-    return metrics.case_values(ranks), float(timed.read_text())
+    return metrics.case_values(ranks), facts["seconds"]
 
 
 def run(out: Path, command: str) -> None:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cli
 from data import read_pairs
-from files import UserError, make_folder, whole_file
+from files import UserError, own_folder, whole_file
 from metrics import read_parts
 
 
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=cli.seed, default=0, help="of the draw")
     parser.add_argument("--output_dir", required=True, help="folder for the parts")
     args = parser.parse_args(argv)
-    for name in ("train.tsv", "dev.tsv", *(("train.part", "dev.part") if args.part_file else ())):
+    for name in ("train.tsv", "dev.tsv", "train.part", "dev.part"):
         parser.keep_apart("--output_dir", Path(args.output_dir, name), args)
     pairs = read_pairs(args.train_set_file)
     parts = read_parts(args.part_file, len(pairs)) if args.part_file else None
@@ -58,14 +58,17 @@ def main(argv: list[str] | None = None) -> None:
     if size[small].sum() < args.dev_pairs or is_dev.all():  # the last group drawn may be more than was wanted
         raise UserError(f"{args.train_set_file}: groups of at most {args.max_group} pairs have {size[small].sum()} of "
                         f"{len(pairs)} pairs, so --dev_pairs {args.dev_pairs} can't be set apart; use fewer")
-    make_folder(args.output_dir)
-    for name, rows in (("train", np.flatnonzero(~is_dev)), ("dev", np.flatnonzero(is_dev))):
-        with whole_file(Path(args.output_dir, f"{name}.tsv")) as file:
-            file.write("".join(f"{pairs[i][0]}\t{pairs[i][1]}\n" for i in rows).encode())
-        if parts:
-            with whole_file(Path(args.output_dir, f"{name}.part")) as file:
-                file.write("".join(f"{parts[i]}\n" for i in rows).encode())
-        cli.notice(f"{args.output_dir}/{name}.tsv: {len(rows)} pairs")
+    with own_folder(args.output_dir) as folder:
+        for name in ("train", "dev"):  # of an earlier split, which a kill must not leave beside one of this
+            for ending in ("tsv", "part"):
+                (folder / f"{name}.{ending}").unlink(missing_ok=True)
+        for name, rows in (("train", np.flatnonzero(~is_dev)), ("dev", np.flatnonzero(is_dev))):
+            with whole_file(folder / f"{name}.tsv") as file:
+                file.write("".join(f"{pairs[i][0]}\t{pairs[i][1]}\n" for i in rows).encode())
+            if parts:
+                with whole_file(folder / f"{name}.part") as file:
+                    file.write("".join(f"{parts[i]}\n" for i in rows).encode())
+            cli.notice(f"{folder}/{name}.tsv: {len(rows)} pairs")
 
 
 if __name__ == "__main__":

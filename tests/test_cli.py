@@ -25,13 +25,14 @@ from conftest import (
 )
 from hugging_face import WORDPIECES, config_of, random_weights, wordpiece, write_folder
 
+import ann_util
 import cli
 import evaluate
 import predict
 import recall
 import runtime
 import train_batch_neg
-from runtime import configure_environment
+from runtime import configure_environment, threads_of_rank
 
 SCRIPTS = ["train_batch_neg.py", "train_hardest_neg.py", "train_pairwise.py", "recall.py", "evaluate.py", "predict.py",
            "search.py", "inspect_index.py", "export_index.py", "export_model.py", "lexical_recall.py", "fuse.py", "pretrain_mlm.py",
@@ -321,6 +322,19 @@ def test_threads_are_the_user_s_choice_or_a_rank_s_share_of_the_cores(monkeypatc
             monkeypatch.setenv(name, "7")
         configure_environment("cpu")
         assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == threads
+
+
+def test_num_threads_holds_for_index_and_search_too(trained, pair_file, corpus_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "threads_asked", None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    flags = ["--device", "cpu", "--params_path", trained, "--max_seq_length", "32", "--similar_text_pair", pair_file,
+             "--corpus_file", corpus_file, "--recall_result_dir", str(tmp_path / "o")]
+    seen: list[int] = []
+    built = ann_util.HnswIndex.build
+    monkeypatch.setattr(ann_util.HnswIndex, "build", lambda own, vectors: (seen.append(own.threads), built(own, vectors))[1])
+    assert recall.main([*flags, "--num_threads", "3"]) == 0 and threads_of_rank() == 3
+    assert recall.main([*flags, "--hnsw_ef", "99"]) == 0 and threads_of_rank() == 8
+    assert seen == [3, 8]
 
 
 @pytest.mark.parametrize("given", ["abc", "0", "-2", "1.5"])

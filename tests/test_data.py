@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from conftest import PROJECT, SHARED_DATA, byte_level_bpe_folder, make_encoder_folder, write
 
+from batches import make_batch
 from data import epoch_batches, pad_batch, read_lines, read_pairs, read_text_pairs, read_texts
 from files import UserError
 from tokenizer import Tokenizer
@@ -55,10 +56,20 @@ def test_bad_lines_are_named(tmp_path, read, text, words):
         assert word in str(error.value)
 
 
+def test_no_text_is_its_own_negative_nor_one_that_it_is_paired_with_the_other_way_round(tmp_path):
+    data = read_train_set(write(tmp_path / "t", "a\tb\nb\ta\nc\ta\nd\te\n"))
+    a, b, c, d, e = (data.texts.index(text) for text in "abcde")
+    assert [data.positives[i] for i in (a, b, c, d)] == [{a, b, c}, {a, b}, {a, c}, {d, e}]
+    not_negative = make_batch(data, np.arange(4), data.negatives, ranks=1).not_negative
+    # Columns b, a, a, e. The row's own positive is never masked.
+    assert not_negative.tolist() == [[False, True, True, False], [True, False, True, False],
+                                     [False, True, False, False], [False] * 4]
+
+
 def test_train_set_knows_all_positives_of_a_source(tmp_path):
     data = read_train_set(write(tmp_path / "t", "q\tx\tn1\tn2\nq\ty\nr\tx\n"))
     q, x, y = (data.texts.index(text) for text in "qxy")
-    assert data.positives[q] == {x, y}
+    assert data.positives[q] == {q, x, y}
     assert [[data.texts[i] for i in row] for row in data.negatives] == [["n1", "n2"], [], []]
     assert data.sources[1] == q and data.targets[2] == x
 

@@ -253,6 +253,8 @@ def vectors_with(place: tuple, value: float, dtype: str = "float32"):
     (header_damaged, ["no .npy file"]), (no_zip, ["no .npy file"]),
     (vectors_with((4,), 0), ["vector 5 is zero or not finite"]), (vectors_with((31, 7), np.nan), ["vector 32 is zero"]),
     (vectors_with((0, 0), np.inf, "float16"), ["vector 1 is zero or not finite"]),
+    (vectors_with((2, 1), 1e200, "float64"), ["vector 3 is zero or not finite"]),
+    (vectors_with((2,), 1e-200, "float64"), ["vector 3 is zero or not finite"]),
 ])
 def test_bad_vectors_end_in_one_line(change, words, encoder_folder, files, tmp_path, failure):
     change(Path(files[1]))
@@ -267,7 +269,7 @@ def test_pairs_and_another_dimension_are_refused(encoder_folder, files, tmp_path
     for size in ("0", "9"):
         line = failure_after_notices(distill.main, argv(encoder_folder, files, tmp_path / "out", "--output_emb_size", size))
         assert f"8 dimensions, the model {size.replace('0', '32')}" in line and "--output_emb_size 8" in line
-    assert not list(tmp_path.glob("out/model_*"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("flags", [["--no_cross_batch_negatives"], ["--cross_batch_negatives"], ["--matryoshka_dims", "8,4"]])

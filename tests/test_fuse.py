@@ -113,10 +113,15 @@ def test_bad_input(tmp_path, failure, files, flags, words):
     assert [(tmp_path / f"{i}.txt").read_text() for i in range(len(files))] == files
 
 
+def test_scores_that_differ_little_are_told_apart(tmp_path):
+    rows = run(tmp_path, [ranking("abc"), ranking("abd")], "--rrf_k", "1000000")
+    assert len({score for _, _, score in rows}) == 3  # those of c and d are equal
+
+
 def test_a_run_from_the_command_line_needs_no_paddle(tmp_path):
     code = "import sys, fuse as s; c = s.main(sys.argv[1:]); sys.exit(c or ('paddle' in sys.modules) * 9)"
     done = run_process("python", "-c", code, *flags_of(tmp_path, [A, B], "--output_file", "/dev/stdout"))
-    assert done.returncode == 0 and done.stdout.startswith("q\tc\t0.032266\nq\ta\t0.016393\n"), done.stderr
+    assert done.returncode == 0 and done.stdout.startswith("q\tc\t0.0322664585\nq\ta\t0.0163934426\n"), done.stderr
     bad = run_process("python", str(PROJECT / "fuse.py"), *flags_of(tmp_path, [A, ""]))
     assert bad.returncode == 2 and bad.stderr.count("\n") == 1 and bad.stderr.startswith("error: ")
 

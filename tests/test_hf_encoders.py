@@ -221,7 +221,9 @@ def test_a_missing_pooler_passes_where_none_is_needed(pooling, tiny, plain, tmp_
 
 @pytest.mark.parametrize("harm, words", [
     (lambda path: path.rename(path.with_name("pytorch_model.bin")), ["pytorch_model.bin is not read", "save_pretrained"]),
-    (lambda path: path.rename(path.with_name("model.safetensors.index.json")), ["one model.safetensors"]),
+    (lambda path: path.rename(path.with_name("model-00001-of-00002.safetensors")), ["one model.safetensors"]),
+    (lambda path: path.rename(path.with_name("pytorch_model-00001-of-00002.bin")), ["of-00002.bin is not read"]),
+    (lambda path: path.rename(path.with_name("weights.pt")), ["weights.pt is not read"]),
     (lambda path: path.unlink(), ["holds no weights", "model.safetensors"]),
     (lambda path: path.write_bytes(path.read_bytes()[:-40]), ["model.safetensors: incomplete or damaged"]),
     (lambda path: path.write_bytes(path.read_bytes()[:100]), ["model.safetensors: incomplete or damaged"]),
@@ -239,8 +241,21 @@ def test_weights_that_cannot_be_read_end_in_one_line(harm, words, ready, tiny, t
 def test_a_folder_that_is_no_checkpoint_is_not_replaced(tiny, tmp_path, failure):
     (tmp_path / "mine").mkdir()
     write(tmp_path / "mine" / "letter.txt", "dear")
-    assert "is no checkpoint" in failure(import_encoder.main, import_flags(tiny(), tmp_path / "mine"))
+    assert "not written by this script" in failure(import_encoder.main, import_flags(tiny(), tmp_path / "mine"))
     assert (tmp_path / "mine" / "letter.txt").is_file()
+
+
+def test_a_trained_checkpoint_is_not_replaced_nor_a_link_to_one(trained, tmp_path, failure):
+    shutil.copytree(Path(trained).parent, tmp_path / "model_8")
+    (tmp_path / "latest").symlink_to("model_8")
+    before = {path: path.read_bytes() for path in (tmp_path / "model_8").rglob("*") if path.is_file()}
+    for name in ("model_8", "latest"):
+        line = failure(import_encoder.main, import_flags(tmp_path / "model_8", tmp_path / name))
+        assert "not written by this script" in line
+    assert {path: path.read_bytes() for path in (tmp_path / "model_8").rglob("*") if path.is_file()} == before
+    imported(tmp_path / "model_8", tmp_path / "new")
+    imported(tmp_path / "model_8", tmp_path / "new", "first")
+    assert json.loads((tmp_path / "new" / "semantic_index.json").read_text())["pooling"] == "first"
 
 
 # Tokenizers
@@ -299,6 +314,41 @@ def test_a_vocab_txt_is_lowercased_where_its_config_says_so(lowercase, tiny):
     write(Path(folder) / "tokenizer_config.json", json.dumps({"do_lower_case": lowercase}))
     upper, lower = Tokenizer(folder, 64, hugging_face=True)(["HELLO", "hello"])
     assert (upper == lower) == lowercase
+
+
+@pytest.mark.parametrize("config, text, expected", [
+    ({"strip_accents": False}, "é", False), ({}, "é", True), ({"do_lower_case": False}, "é", False),
+    ({"do_lower_case": False, "strip_accents": True}, "é", True), ({"strip_accents": None}, "é", True)])
+def test_accents_go_as_the_config_says(config, text, expected, tiny):
+    folder = tiny()
+    write(Path(folder) / "tokenizer_config.json", json.dumps(config))
+    found, plain = Tokenizer(folder, 64, hugging_face=True)([text, "e"])
+    assert (found == plain) == expected
+
+
+@pytest.mark.parametrize("name, value", [("do_lower_case", "false"), ("do_lower_case", None), ("strip_accents", 1)])
+def test_a_tokenizer_config_of_another_type_ends_in_one_line(name, value, tiny, tmp_path, failure):
+    folder = tiny()
+    write(Path(folder) / "tokenizer_config.json", json.dumps({name: value}))
+    line = failure(import_encoder.main, import_flags(folder, tmp_path / "ck"))
+    assert f"tokenizer_config.json: {name} {value!r} is not true or false" in line
+
+
+@pytest.mark.parametrize("name, value", [("pad_token_id", None), ("pad_token_id", "0"), ("vocab_size", None),
+                                         ("max_position_embeddings", None), ("hidden_size", None)])
+def test_a_config_without_a_number_ends_in_one_line(name, value, tiny, tmp_path, failure):
+    folder = Path(tiny())
+    config = json.loads((folder / "config.json").read_text())
+    write(folder / "config.json", json.dumps({**config, name: value}))
+    line = failure(import_encoder.main, import_flags(folder, tmp_path / "ck"))
+    assert name in line and "config.json" in line
+
+
+def test_a_config_cut_off_is_not_taken_for_a_missing_folder(tiny, tmp_path, failure):
+    folder = Path(tiny())
+    write(folder / "config.json", (folder / "config.json").read_text()[:40])
+    line = failure(import_encoder.main, import_flags(folder, tmp_path / "ck"))
+    assert "its config.json can't be used" in line and "no such folder" not in line
 
 
 def without_ends(kind: dict) -> None:

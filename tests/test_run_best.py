@@ -14,8 +14,9 @@ from train_data import read_train_set
 STEPS = ["--batch_size", "8", "--max_steps", "2", "--output_emb_size", "16"]
 PAIRS = [(f"怎么退掉第{n}号订单的款", f"第{n}号订单退款怎么办理") for n in range(24)]
 OTHERS = [f"第{n}号快递几点能送到" for n in range(60)]
-HEADINGS = ["encoder", "train", "mine", "train with mined negatives", "model: out/train_mined/latest/model_state.pdparams",
-            "recall by the model", "recall by BM25, and both together", "evaluate", "result: out/evaluation.md"]
+HEADINGS = ["encoder", "round 1: train", "round 2: mine", "round 2: train",
+            "the last round's model: out/round_2/latest/model_state.pdparams", "recall by the model",
+            "recall by BM25, and by both together", "evaluate", "result: out/evaluation.md"]
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +50,18 @@ def test_from_the_data_to_the_comparison_and_nothing_twice(folder):
     out = folder / "out"
     config = json.loads((out / "encoder" / "config.json").read_text())
     assert config["vocab_size"] == len((out / "encoder" / "vocab.txt").read_text().splitlines()) > 6763
-    assert len(read_train_set(str(out / "train_mined.tsv"))) == len(PAIRS) - 4 and not (out / "mining_index").exists()
-    facts = json.loads((out / "train_mined" / "latest" / "semantic_index.json").read_text())["training"]
-    assert facts["init_from_ckpt"] == "out/train/latest/model_state.pdparams" and facts["learning_rate"] == 5e-4
+    assert len(read_train_set(str(out / "round_2" / "train_mined.tsv"))) == len(PAIRS) - 4
+    facts = json.loads((out / "round_2" / "latest" / "semantic_index.json").read_text())["training"]
+    assert facts["init_from_ckpt"] == "out/round_1/latest/model_state.pdparams" and facts["learning_rate"] == 5e-4
     figures = json.loads((out / "metrics.json").read_text())["systems"]
     assert list(figures) == ["fused", "model", "bm25"] and figures["bm25"]["R@50"]["value"] == 1
     assert "| b " in (out / "evaluation.md").read_text() and (out / "recall.png").stat().st_size > 1000
 
     before = weights(out)
-    again = start(folder, "data", "out", *STEPS, RANKING="--keep_self")
+    again = start(folder, "data", "./out/", *STEPS, RANKING="--keep_self")
     assert again.returncode == 0 and weights(out) == before, again.stderr
-    assert headings(again.stdout) == [heading for heading in HEADINGS if heading not in ("encoder", "mine")]
+    assert headings(again.stdout) == [
+        heading.replace(" out/", " ./out/") for heading in HEADINGS if heading not in ("encoder", "round 2: mine")]
     assert json.loads((out / "metrics.json").read_text())["keep_self"] is True
     other = start(folder, "data", "out", *STEPS, "--margin", "0.1")
     assert other.returncode == 2 and "--margin" in other.stderr and weights(out) == before
@@ -72,13 +74,19 @@ def test_from_an_encoder_of_the_users_own(folder, encoder_folder):
     finally:
         (folder / "pairs").rename(folder / "data" / "semantic_similar_pair.tsv")
     assert done.returncode == 0, done.stderr
-    assert headings(done.stdout) == ["train", "model: own/train/latest/model_state.pdparams"]
-    assert sorted(path.name for path in (folder / "own").iterdir()) == ["train"]
-    facts = json.loads((folder / "own" / "train" / "latest" / "semantic_index.json").read_text())["training"]
+    assert headings(done.stdout) == [
+        "round 1: train", "the last round's model: own/round_1/latest/model_state.pdparams"]
+    assert sorted(path.name for path in (folder / "own").iterdir()) == ["round_1"]
+    facts = json.loads((folder / "own" / "round_1" / "latest" / "semantic_index.json").read_text())["training"]
     assert facts["model_name_or_path"] == encoder_folder and facts["learning_rate"] == 1e-4
 
 
 def test_wrong_settings_end_at_once(tmp_path):
-    for words in ([], ["data"], ["missing", "out"]):
+    for words in ([], ["data"], ["data", "--epochs", "1"], ["data", "-out"], ["missing", "out"]):
         done = start(tmp_path, *words)
         assert done.returncode == 2 and done.stderr.startswith("error: ") and not list(tmp_path.iterdir())
+
+
+def test_a_length_that_recall_has_to_know_too_is_a_variable(folder):
+    done = start(folder, "data", "long", "--max_seq_length", "64")
+    assert done.returncode == 2 and "MAX_SEQ_LENGTH" in done.stderr and not (folder / "long").exists()

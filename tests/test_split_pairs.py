@@ -36,6 +36,13 @@ def test_no_text_is_on_both_sides_and_rows_keep_order_and_label(tmp_path, seed):
         assert all(row in left for row in part)
 
 
+def test_nothing_of_an_earlier_split_stays(tmp_path):
+    labels = write(tmp_path / "labels", "".join(f"{label}\n" for label in LABELS))
+    split(tmp_path / "out", PAIRS, "--dev_pairs", "4", "--part_file", labels)
+    split(tmp_path / "out", PAIRS, "--dev_pairs", "4", "--seed", "1")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dev.tsv", "train.tsv"]
+
+
 def test_a_text_as_source_and_as_target_is_one_text(tmp_path):
     chain = [(f"t{i}", f"t{i + 1}") for i in range(30)]
     apart = [(f"u{i}", f"v{i}") for i in range(30)]

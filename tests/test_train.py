@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import pair_lines, read_log, train, weights, write
+from test_resume import failure_after_notices
 
 import cli
 import predict
@@ -146,9 +147,19 @@ def test_no_projection(encoder_folder, tmp_path, pair_file):
 
 def test_init_from_ckpt_continues_from_all_weights(encoder_folder, trained, tmp_path, pair_file):
     train(train_hardest_neg, encoder_folder, pair_file, tmp_path / "out", "--init_from_ckpt", trained,
-          "--learning_rate", "1e-12", "--max_steps", "1")
+          "--pooling", "mean", "--learning_rate", "1e-12", "--max_steps", "1")
     before, after = read_state_dict(trained), weights(tmp_path / "out")
     assert all(np.allclose(after[name], before[name], atol=1e-9) for name in before)
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--pooling", "first"], ["--pooling 'mean', now it is 'first'"]),
+    (["--pooling", "mean", "--text_prefix", "query: "], ["--text_prefix '', now it is 'query: '"])])
+def test_vectors_of_another_kind_are_not_trained_on(encoder_folder, trained, tmp_path, pair_file, failure, flags, words):
+    line = failure_after_notices(train_batch_neg.main, [
+        "--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file", pair_file, "--max_seq_length", "32",
+        "--output_emb_size", "16", "--save_dir", str(tmp_path / "out"), "--init_from_ckpt", trained, *flags])
+    assert all(word in line for word in [trained, *words]) and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("change, words", [
@@ -230,7 +241,7 @@ def test_margin_and_scale_reach_the_loss(script, flags, loss, encoder_folder, tm
 def test_the_rate_of_the_schedule_is_the_one_taken(encoder_folder, trained, tmp_path, pair_file):
     """Warm-up begins at 0, so the first step moves nothing."""
     train(train_batch_neg, encoder_folder, pair_file, tmp_path / "out", "--init_from_ckpt", trained, "--max_steps", "2",
-          "--save_steps", "1", "--warmup_proportion", "0.5", "--learning_rate", "1e-2")
+          "--pooling", "mean", "--save_steps", "1", "--warmup_proportion", "0.5", "--learning_rate", "1e-2")
     start, first, second = (read_state_dict(path) for path in (
         trained, *(tmp_path / "out" / f"model_{step}" / "model_state.pdparams" for step in (1, 2))))
     assert all(np.array_equal(first[name], start[name]) for name in start)
@@ -283,13 +294,14 @@ def test_epochs_of_a_run_have_batches_of_their_own(encoder_folder, pair_file):
 
 def test_biases_that_are_not_zero_are_not_decayed_either(encoder_folder, trained, tmp_path, pair_file):
     """Fresh biases are zero, and a decay of zero is not seen."""
-    base = ["--epochs", "1", "--dropout", "0", "--learning_rate", "1e-3", "--init_from_ckpt", trained]
+    base = ["--epochs", "1", "--dropout", "0", "--learning_rate", "1e-3", "--pooling", "mean", "--init_from_ckpt", trained]
     train(train_batch_neg, encoder_folder, pair_file, tmp_path / "a", *base)
     train(train_batch_neg, encoder_folder, pair_file, tmp_path / "b", *base, "--weight_decay", "0.5")
     start, plain, decayed = read_state_dict(trained), weights(tmp_path / "a"), weights(tmp_path / "b")
     assert np.abs(start["emb_reduce_linear.bias"]).max() > 1e-2
     for name, value in start.items():
-        expected = 0 if "bias" in name or "norm" in name else 1e-3 * 0.5 * value
+        unused = "pooler" in name  # by the mean
+        expected = 0 if "bias" in name or "norm" in name or unused else 1e-3 * 0.5 * value
         assert np.allclose(plain[name] - decayed[name], expected, atol=1e-6), name
 
 
