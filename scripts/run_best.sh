@@ -32,7 +32,7 @@ END
 }
 
 if [[ " $*" == *" --model_name_or_path"* ]]; then # pretrained weights bear small steps only, and need few
-  export ROUNDS=${ROUNDS:-1} FIRST="--epochs 2 --learning_rate 1E-4" LATER="--epochs 1 --learning_rate 5E-5"
+  export ROUNDS=${ROUNDS:-1} FIRST="--epochs 2 --learning_rate 1.5E-4" LATER="--epochs 1 --learning_rate 7.5E-5"
 else
   export ROUNDS=${ROUNDS:-2} FIRST="--epochs 4 --learning_rate 1E-3" LATER="--epochs 2 --learning_rate 5E-4"
   export MODEL=$out/encoder

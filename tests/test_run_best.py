@@ -78,7 +78,7 @@ def test_from_an_encoder_of_the_users_own(folder, encoder_folder):
         "round 1: train", "the last round's model: own/round_1/latest/model_state.pdparams"]
     assert sorted(path.name for path in (folder / "own").iterdir()) == ["round_1"]
     facts = json.loads((folder / "own" / "round_1" / "latest" / "semantic_index.json").read_text())["training"]
-    assert facts["model_name_or_path"] == encoder_folder and facts["learning_rate"] == 1e-4
+    assert facts["model_name_or_path"] == encoder_folder and facts["learning_rate"] == 1.5e-4
 
 
 def test_wrong_settings_end_at_once(tmp_path):
