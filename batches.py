@@ -17,25 +17,27 @@ class Batch:
     Attributes:
         texts: the text ids to encode on each rank; rank r has the sources of its rows, then their targets, then
             their negatives.
-        sources, columns: places of the query vectors [B] and of the column vectors [C] in the gathered vectors;
-            columns are the B targets, then all negatives.
-        not_negative: bool [B, C], columns that are no negatives of the row.
+        queries, columns: places of the query vectors [B] and of the column vectors [C] in the gathered vectors.
+            Queries are the sources, columns their targets, then all negatives; with all pairs queries are sources and
+            targets, columns targets and sources, then all negatives.
+        not_negative: bool [B, C], columns that are no negatives of the query.
     """
 
     texts: list[list[int]]
-    sources: np.ndarray
+    queries: np.ndarray
     columns: np.ndarray
     not_negative: np.ndarray
 
 
 def make_batch(data: TrainSet, rows: np.ndarray, negatives: list[list[int]], ranks: int,
-               across_ranks: bool = True) -> Batch:
+               across_ranks: bool = True, all_pairs: bool = False) -> Batch:
     """Lay out a batch over the ranks: its rows are dealt out in turn, so that long texts don't gather on one of them.
 
     Args:
         rows: row numbers of the batch.
         negatives: text ids of the negatives of each of these rows.
         across_ranks: a row meets the targets and negatives of all ranks; False keeps it to those of its own.
+        all_pairs: targets are queries too, and every other text of the batch is a negative, of either side.
     """
     texts: list[list[int]] = []
     sources: list[int] = []
@@ -57,11 +59,15 @@ def make_batch(data: TrainSet, rows: np.ndarray, negatives: list[list[int]], ran
         start += len(own)
     dealt = np.concatenate(shares)
     rows, negatives = rows[dealt], [negatives[i] for i in dealt]
-    columns = np.concatenate([data.targets[rows], [text for row in negatives for text in row]]).astype(np.int64)
-    not_negative = known_positives(data.sources[rows], columns, data.positives)
+    query_ids, column_ids, queries, columns = data.sources[rows], data.targets[rows], sources, targets
+    if all_pairs:
+        query_ids, column_ids = (np.concatenate(both) for both in ((query_ids, column_ids), (column_ids, query_ids)))
+        queries, columns, rank_of_row = sources + targets, targets + sources, 2 * rank_of_row
+    column_ids = np.concatenate([column_ids, [text for row in negatives for text in row]]).astype(np.int64)
+    not_negative = known_positives(query_ids, column_ids, data.positives)
     if not across_ranks:
         not_negative |= np.array(rank_of_row)[:, None] != np.array(rank_of_row + rank_of_mined)
-    return Batch(texts, np.array(sources), np.array(targets + mined), not_negative)
+    return Batch(texts, np.array(queries), np.array(columns + mined), not_negative)
 
 
 def draw_negatives(data: TrainSet, rows: np.ndarray, seed: int, step: int) -> list[list[int]]:

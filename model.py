@@ -6,7 +6,7 @@ product of two vectors is their cosine. The strategies differ in their loss alon
     loss(queries [B, D], columns [C, D], not_negative [B, C]) -> scalar
 
 Column i < B is the positive of row i. The other columns are its candidates for negatives, but for those that
-`not_negative` takes out: texts that are known targets of the same source.
+`not_negative` takes out: texts that are paired with the same query, and its own.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 
 import cli
-from train_flags import add_training_flags, check_training_flags
+from train_flags import add_all_pairs_flag, add_training_flags, check_training_flags
 from training import run_training
 
 
@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     add_training_flags(parser)
     parser.add_argument("--margin", type=cli.non_negative, default=0.2, help="taken off the positive's cosine")
     parser.add_argument("--scale", type=cli.positive, default=30.0, help="factor on the cosines before the softmax")
+    add_all_pairs_flag(parser)
     args = parser.parse_args(argv)
     check_training_flags(parser, args)
     return run_training(args, "batch_neg", margin=args.margin, scale=args.scale)

@@ -119,6 +119,12 @@ def _add_pair_flags(model: argparse._ArgumentGroup, optimization: argparse._Argu
                         help="every row meets the targets of its own rank alone")
 
 
+def add_all_pairs_flag(parser: Parser) -> None:
+    parser.add_argument("--all_pairs", action="store_true",
+                        help="targets are queries as well, and sources negatives as well as targets: every text meets "
+                             "all others of the batch")
+
+
 def _add_cache_flag(optimization: argparse._ArgumentGroup) -> None:
     optimization.add_argument("--grad_cache_chunk_size", type=positive_int, metavar="PAIRS",
                               help="encode so many pairs at once and again for their gradients, so that a batch of any "

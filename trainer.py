@@ -180,10 +180,11 @@ class Trainer:
         negatives = [self.data.negatives[row] for row in rows]
         if self.pairwise:
             negatives = draw_negatives(self.data, rows, self.args.seed, step)
-        batch = make_batch(self.data, rows, negatives, world_size(), self.args.cross_batch_negatives)
-        sources, columns, not_negative = map(paddle.to_tensor, (batch.sources, batch.columns, batch.not_negative))
+        batch = make_batch(self.data, rows, negatives, world_size(), self.args.cross_batch_negatives,
+                           not self.pairwise and self.args.all_pairs)
+        queries, columns, not_negative = map(paddle.to_tensor, (batch.queries, batch.columns, batch.not_negative))
         return batch.texts, lambda vectors: self.model.matryoshka_loss(
-            vectors.index_select(sources), vectors.index_select(columns), not_negative)
+            vectors.index_select(queries), vectors.index_select(columns), not_negative)
 
     def gradients(self, rows: np.ndarray, step: int) -> tuple[float, dict[str, int]]:
         """Give every parameter this rank's share of the gradient of the loss over the given rows of all ranks.

@@ -195,6 +195,34 @@ def test_rows_stay_on_their_rank_without_cross_batch_negatives(tmp_path):
     assert not make_batch(data, rows, data.negatives, 2).not_negative.any()
 
 
+@pytest.mark.parametrize("ranks, across", [(1, True), (2, True), (2, False)])
+def test_with_all_pairs_each_text_meets_all_others_but_those_it_is_paired_with(tmp_path, ranks, across):
+    pairs = [("a", "b"), ("c", "d"), ("a", "e"), ("f", "a"), ("g", "h")]
+    data = read_train_set(write(tmp_path / "t", "".join(f"{s}\t{t}" + "\tn\td\n" * (s == "c") + "\n" * (s != "c") for s, t in pairs)))
+    batch = make_batch(data, np.arange(5), data.negatives, ranks, across, all_pairs=True)
+    flat = [(data.texts[text], rank) for rank, texts in enumerate(batch.texts) for text in texts]
+    both = [*pairs, *(pair[::-1] for pair in pairs)]
+    assert sorted((flat[q][0], flat[c][0]) for q, c in zip(batch.queries, batch.columns)) == sorted(both)
+    assert sorted(flat[c][0] for c in batch.columns) == sorted("abcdaefaghnd") and batch.not_negative.shape == (10, 12)
+    for row, query in enumerate(batch.queries):
+        text, rank = flat[query]
+        for column, place in enumerate(batch.columns):
+            other, its_rank = flat[place]
+            never = other == text or (text, other) in both or not across and its_rank != rank
+            assert batch.not_negative[row, column] == (never and column != row), (text, other)
+
+
+def test_all_pairs_cost_what_their_columns_cost(encoder_folder, tmp_path):
+    """Texts of one unknown character each have equal vectors, so that S is 1 everywhere: the loss counts the columns."""
+    pairs = write(tmp_path / "t", "".join(f"{chr(0x1F600 + i)}\t{chr(0x1F680 + i)}\n" for i in range(4)))
+    for script, flags, loss in ((train_batch_neg, [], math.log(1 + 3 * math.exp(6))),
+                                (train_batch_neg, ["--all_pairs"], math.log(1 + 6 * math.exp(6))),
+                                (train_hardest_neg, ["--all_pairs"], 0.2)):
+        log = train(script, encoder_folder, pairs, tmp_path / f"out{len(flags)}{script.__name__}", "--dropout", "0",
+                    "--batch_size", "4", "--epochs", "1", *flags)
+        assert log[0]["loss"] == pytest.approx(loss, rel=1e-4)
+
+
 @pytest.mark.parametrize("script, loss", [(train_batch_neg, 0.0), (train_hardest_neg, 0.0)])
 def test_equal_targets_cost_nothing(script, loss, encoder_folder, tmp_path):
     """All rows have one target: none is a negative, so there is nothing to learn, and nothing is not a number."""

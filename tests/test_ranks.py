@@ -18,7 +18,7 @@ def test_ranks_share_a_batch_without_overlap(tmp_path, ranks):
     batch = make_batch(data, rows, negatives, ranks)
     assert len(batch.texts) == ranks
     flat = [text for texts in batch.texts for text in texts]
-    found = [(data.texts[flat[source]], data.texts[flat[target]]) for source, target in zip(batch.sources, batch.columns)]
+    found = [(data.texts[flat[source]], data.texts[flat[target]]) for source, target in zip(batch.queries, batch.columns)]
     assert sorted(found) == [("s1", "t1"), ("s2", "t2"), ("s3", "t3"), ("s5", "t5"), ("s8", "t8")]
     assert [len(texts) - sum(data.texts[text] == "n" for text in texts) for texts in batch.texts] == [
         2 * len(range(rank, 5, ranks)) for rank in range(ranks)]
@@ -27,13 +27,14 @@ def test_ranks_share_a_batch_without_overlap(tmp_path, ranks):
     assert batch.not_negative.shape == (5, len(batch.columns)) and not batch.not_negative.any()
 
 
-@pytest.mark.parametrize("script", ["train_batch_neg.py", "train_hardest_neg.py", "train_pairwise.py"])
+@pytest.mark.parametrize("script", ["train_batch_neg.py", "train_batch_neg.py --all_pairs", "train_hardest_neg.py",
+                                    "train_pairwise.py"])
 def test_two_ranks_take_the_steps_of_one(script, encoder_folder, tmp_path):
     """Gradients, not weights: AdamW hides a wrong constant factor. 7 rows make shares of 4 and 3, and a last batch of 3."""
     rows = "".join(line + ("\t一句不相干的话\n" if i % 2 else "\n") for i, line in enumerate(pair_lines(7).splitlines()))
     pairs = write(tmp_path / "t.tsv", rows)
-    flags = [script, "--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file", pairs, "--epochs", "2",
-             "--dropout", "0", "--learning_rate", "1e-3", "--max_seq_length", "32", "--pooling", "mean"]
+    flags = [*script.split(), "--device", "cpu", "--model_name_or_path", encoder_folder, "--train_set_file", pairs,
+             "--epochs", "2", "--dropout", "0", "--learning_rate", "1e-3", "--max_seq_length", "32", "--pooling", "mean"]
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     one = run_process("python", "tests/record_gradients.py", str(tmp_path / "one"), *flags, "--batch_size", "4",
