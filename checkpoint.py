@@ -32,6 +32,7 @@ from files import (
     check_file,
     describe_file,
     made_by,
+    read_json,
     read_manifest,
     sha256_file,
     whole_file,
@@ -45,6 +46,8 @@ OPTIMIZER, CARD = "optimizer.pdopt", "README.md"
 FORMAT = 2  # of the manifest
 SAFE_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
               "I8": "i1", "U8": "u1", "BOOL": "?"}  # safetensors' names of them, and NumPy's
+# Checkpoints that only an encoder is started from, by their strategies.
+WARM_UPS = {"masked_lm": "a masked language model", "embeddings": "an encoder with warmed-up embeddings alone"}
 REMEDY = "take another checkpoint, or copy this one again"
 
 # All that a state dict needs. A pickle may name any callable of any module and have it run: everything else is refused.
@@ -170,6 +173,18 @@ def save_checkpoint(folder: str | os.PathLike, model, tokenizer: Tokenizer, fact
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_replaceable(folder: Path, strategy: str | None) -> None:
+    """Refuse to write a checkpoint where something else than an earlier one of this strategy is.
+
+    Raises:
+        UserError: there is a link, another folder, or a checkpoint that took long to train.
+    """
+    manifest = folder / MANIFEST
+    if folder.is_symlink() or folder.exists() and not (
+            manifest.is_file() and read_json(manifest).get("strategy", "") == strategy):
+        raise UserError(f"--save_dir {folder} is there and was not written by this script; name a new folder")
+
+
 def _swap(temporary: Path, folder: Path) -> None:
     """Put `temporary` in the place of `folder`; if that fails the earlier one stays."""
     replaced = folder.with_name(f".{folder.name}.old")
@@ -254,9 +269,9 @@ def load_checkpoint(params_path: str, max_seq_length: int | None, model_name_or_
     if not bare:
         facts = _read_manifest(folder, params_path)
         _check_same_encoder(facts, params_path, model_name_or_path)
-        if facts.get("strategy") == "masked_lm":
-            raise UserError(f"{params_path} is of a masked language model, which gives no vectors; train from it, with "
-                            f"--model_name_or_path {folder}")
+        if facts.get("strategy") in WARM_UPS:
+            raise UserError(f"{params_path} is of {WARM_UPS[facts['strategy']]}, which gives no vectors; train from "
+                            f"it, with --model_name_or_path {folder}")
     state = read_state_dict(params_path)
     if bare:
         facts = _bare_facts(state, params_path, model_name_or_path)

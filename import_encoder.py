@@ -14,15 +14,10 @@ import sys
 from pathlib import Path
 
 import cli
-from files import UserError, make_folder, read_json
+from checkpoint import check_replaceable, save_checkpoint
+from files import make_folder
 from runtime import start_paddle
 from train_flags import add_pooling_flag, add_prefix_flag
-
-
-def is_import(folder: Path) -> bool:
-    """Whether an earlier run of this script wrote the folder: a checkpoint without any training."""
-    manifest = folder / "semantic_index.json"
-    return manifest.is_file() and "strategy" in (facts := read_json(manifest)) and facts["strategy"] is None
 
 
 @cli.entry_point
@@ -34,10 +29,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--save_dir", required=True, help="the checkpoint folder to write; an earlier one is replaced")
     args = parser.parse_args(argv)
     folder = Path(args.save_dir)
-    if folder.is_symlink() or folder.exists() and not is_import(folder):
-        raise UserError(f"--save_dir {folder} is there and was not written by this script; name a new folder")
+    check_replaceable(folder, None)
     start_paddle("cpu")
-    from checkpoint import save_checkpoint
     from model import SemanticIndexBase
     from pretrained import start_encoder
 

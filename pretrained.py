@@ -192,6 +192,11 @@ def _find_weights(name_or_path: str, encoder: Any) -> str | None:
         raise UserError(_not_found(name_or_path)) from error
 
 
+def has_weights(name_or_path: str) -> bool:
+    """Whether an encoder's folder brings weights."""
+    return _find_weights(name_or_path, None) is not None
+
+
 def _not_found(name_or_path: str) -> str:
     return (f"--model_name_or_path {name_or_path}: no such folder, and it can't be downloaded as a hub name (unknown, "
             f"or no network); check the spelling or name a local folder with config.json and vocab.txt")

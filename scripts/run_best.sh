@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# The best recall known here, in one command: train with BatchNeg, mine hard negatives with the result and train on with
-# them; recall exactly by the model, by BM25 and by both together, and compare. Figures: docs/results.md.
+# The best recall known here, in one command: train with BatchNeg on all pairs of texts of a batch, mine hard negatives
+# with the result and train on with them; recall exactly by the model, by BM25 and by both together, and compare. What
+# each of these adds: docs/results.md.
 #
 #   bash scripts/run_best.sh DATA_DIR OUTPUT_DIR [training flag ...]
 #   bash scripts/run_best.sh DATA_DIR OUTPUT_DIR --model_name_or_path my_encoder [training flag ...]
 #
-# DATA_DIR holds semantic_pair_train.tsv and corpus_file; with semantic_similar_pair.tsv (and semantic_similar_pair.part,
-# for figures by part) the result is evaluated. Without --model_name_or_path an encoder of 4 x 256 starts from random
-# weights, with the characters of these texts as its vocabulary. Start it again after a stop: what is finished stays,
-# training goes on. ROUNDS=1 trains without mined negatives, 3 mines twice; further settings are in mine_and_train.sh.
+# DATA_DIR holds semantic_pair_train.tsv and corpus_file; with semantic_similar_pair.tsv the result is evaluated, by
+# part if there is a semantic_similar_pair.part. Without --model_name_or_path an encoder of 4 x 256 starts from random
+# weights, with the characters of these texts as its vocabulary and embeddings warmed up on the corpus. Start it again
+# after a stop: what is finished stays, training goes on. ROUNDS=1 trains without mined negatives, 3 mines twice;
+# further settings are in mine_and_train.sh.
 set -euo pipefail
 
 export DEVICE=${DEVICE:-cpu}
@@ -19,16 +21,19 @@ source "$(dirname "$0")/launch.sh"
 folders_of "$@"
 shift 2
 
-make_encoder() { # in $1
-  mkdir -p "$1"
-  python "$project/scripts/make_vocab.py" --output "$1/vocab.txt" "$data/semantic_pair_train.tsv" "$data/corpus_file"
-  cat >"$1/config.tmp" <<END
-{"architectures": ["ErnieModel"], "model_type": "ernie", "vocab_size": $(wc -l <"$1/vocab.txt"), "hidden_size": 256,
- "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024, "hidden_act": "gelu",
- "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "max_position_embeddings": 128,
- "type_vocab_size": 2, "initializer_range": 0.02, "pad_token_id": 0}
+make_encoder() { # $1, by way of the folder $1.config
+  local config=$1.config
+  mkdir -p "$config"
+  python "$project/scripts/make_vocab.py" --output "$config/vocab.txt" "$data/semantic_pair_train.tsv" \
+    "$data/corpus_file"
+  cat >"$config/config.json" <<END
+{"architectures": ["ErnieModel"], "model_type": "ernie", "vocab_size": $(wc -l <"$config/vocab.txt"),
+ "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024, "hidden_act": "gelu",
+ "hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0, "max_position_embeddings": 128, "type_vocab_size": 2,
+ "initializer_range": 0.02, "pad_token_id": 0}
 END
-  mv "$1/config.tmp" "$1/config.json"
+  python "$project/pretrain_embeddings.py" --model_name_or_path "$config" --train_set_file "$data/corpus_file" \
+    --save_dir "$1"
 }
 
 if [[ " $*" == *" --model_name_or_path"* ]]; then # pretrained weights bear small steps only, and need few
@@ -36,9 +41,9 @@ if [[ " $*" == *" --model_name_or_path"* ]]; then # pretrained weights bear smal
 else
   export ROUNDS=${ROUNDS:-2} FIRST="--epochs 4 --learning_rate 1E-3" LATER="--epochs 2 --learning_rate 5E-4"
   export MODEL=$out/encoder
-  [ -f "$MODEL/config.json" ] || { say "encoder" && make_encoder "$MODEL"; }
+  [ -d "$MODEL" ] || { say "encoder" && make_encoder "$MODEL"; }
 fi
-bash "$project/scripts/mine_and_train.sh" "$data" "$out" "$@"
+bash "$project/scripts/mine_and_train.sh" "$data" "$out" --all_pairs "$@"
 [ -f "$data/semantic_similar_pair.tsv" ] || exit 0
 
 say "recall by the model"

@@ -36,7 +36,7 @@ from runtime import configure_environment, threads_of_rank
 
 SCRIPTS = ["train_batch_neg.py", "train_hardest_neg.py", "train_pairwise.py", "recall.py", "evaluate.py", "predict.py",
            "search.py", "inspect_index.py", "export_index.py", "export_model.py", "lexical_recall.py", "fuse.py", "pretrain_mlm.py",
-           "distill.py", "import_encoder.py", "mine_hard_negatives.py"]
+           "distill.py", "import_encoder.py", "pretrain_embeddings.py", "mine_hard_negatives.py"]
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def readme_commands(name: str) -> list[str]:
 
 def test_the_readme_s_commands_run_in_order(folder):
     commands = readme_commands("README.md")
-    assert len(commands) == 27
+    assert len(commands) == 28
     for command in commands:
         result = run_process(*shlex.split(command), cwd=folder)
         assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"

@@ -40,7 +40,7 @@ def headings(told: str) -> list[str]:
 
 def weights(out: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes())
-            for path in [*out.rglob("*.pdparams"), *out.rglob("train_mined.tsv"), *out.glob("encoder/*")]}
+            for path in [*out.rglob("*.pdparams"), *out.rglob("train_mined.tsv"), *out.glob("encoder/*.json")]}
 
 
 def test_from_the_data_to_the_comparison_and_nothing_twice(folder):
