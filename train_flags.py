@@ -21,7 +21,8 @@ from cli import (
 
 # Where a script has no use for one of these flags it does not know it, and its value is None.
 NOT_EVERYWHERE = ("output_emb_size", "pooling", "matryoshka_dims", "cross_batch_negatives", "grad_cache_chunk_size",
-                  "eval_pair_file", "eval_corpus_file", "eval_corpus_size", "eval_steps", "early_stop_patience")
+                  "eval_pair_file", "eval_corpus_file", "eval_corpus_size", "eval_steps", "early_stop_patience",
+                  "all_pairs")
 
 
 def add_training_flags(parser: Parser, vectors: bool = True, pairs: bool = True) -> None:

@@ -48,7 +48,7 @@ def test_equal_content_gives_equal_rows_from_columns_and_json(tmp_path):
     assert_same(tsv, read_train_set(write(tmp_path / "t.jsonl", lines)))
     assert tsv.texts == ["q", "b", "n2", "n1", "a", "r", "中 \"\\", " nan"] and not tsv.unlabelled
     assert tsv.sources.tolist() == [0, 0, 5, 4, 6] and tsv.targets.tolist() == [1, 4, 0, 5, 7]
-    assert tsv.negatives == [[2, 3], [2, 3], [], [1], []] and tsv.positives[0] == {1, 4}
+    assert tsv.negatives == [[2, 3], [2, 3], [], [1], []] and tsv.positives[0] == {0, 1, 4, 5}
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.ndjson", "t.json", "T.JSONL", "a.tsv.Json"])
