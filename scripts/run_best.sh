@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# The best recall known here, in one command: train with BatchNeg on all pairs of texts of a batch, mine hard negatives
-# with the result and train on with them; recall exactly by the model, by BM25 and by both together, and compare. What
-# each of these adds: docs/results.md.
+# The best recall known here, in one command: train with BatchNeg on all pairs of texts of a batch, recall exactly by the
+# model, by BM25 and by both together, and compare. What each of these adds: docs/results.md.
 #
 #   bash scripts/run_best.sh DATA_DIR OUTPUT_DIR [training flag ...]
 #   bash scripts/run_best.sh DATA_DIR OUTPUT_DIR --model_name_or_path my_encoder [training flag ...]
@@ -9,10 +8,11 @@
 # DATA_DIR holds semantic_pair_train.tsv and corpus_file; with semantic_similar_pair.tsv the result is evaluated, by
 # part if there is a semantic_similar_pair.part. Without --model_name_or_path an encoder of 4 x 256 starts from random
 # weights, with the characters of these texts as its vocabulary and embeddings warmed up on the corpus. Start it again
-# after a stop: what is finished stays, training goes on. ROUNDS=1 trains without mined negatives, 3 mines twice;
-# further settings are in mine_and_train.sh.
+# after a stop: what is finished stays, training goes on. ROUNDS=2 also mines hard negatives with the result and trains on
+# with them; further settings are in mine_and_train.sh.
 set -euo pipefail
 
+export ROUNDS=${ROUNDS:-1}
 export DEVICE=${DEVICE:-cpu}
 export MAX_SEQ_LENGTH=${MAX_SEQ_LENGTH:-48}
 RANKING=${RANKING:-}                     # --keep_self: plain ranking, in which the source keeps its own place
@@ -37,9 +37,9 @@ END
 }
 
 if [[ " $*" == *" --model_name_or_path"* ]]; then # pretrained weights bear small steps only, and need few
-  export ROUNDS=${ROUNDS:-1} FIRST="--epochs 2 --learning_rate 1.5E-4" LATER="--epochs 1 --learning_rate 7.5E-5"
+  export FIRST="--epochs 2 --learning_rate 1.5E-4" LATER="--epochs 1 --learning_rate 7.5E-5"
 else
-  export ROUNDS=${ROUNDS:-2} FIRST="--epochs 4 --learning_rate 1E-3" LATER="--epochs 2 --learning_rate 5E-4"
+  export FIRST="--epochs 4 --learning_rate 1E-3" LATER="--epochs 2 --learning_rate 5E-4"
   export MODEL=$out/encoder
   [ -d "$MODEL" ] || { say "encoder" && make_encoder "$MODEL"; }
 fi

@@ -1,4 +1,4 @@
-"""scripts/run_best.sh on small data: from random weights with mined negatives, and from an encoder without."""
+"""scripts/run_best.sh on small data: from random weights, in two rounds, and from an encoder of the user's own."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def weights(out: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def test_from_the_data_to_the_comparison_and_nothing_twice(folder):
-    done = start(folder, "data", "out", *STEPS)
+    done = start(folder, "data", "out", *STEPS, ROUNDS="2")
     assert done.returncode == 0, done.stderr
     assert headings(done.stdout) == HEADINGS
     out = folder / "out"
@@ -58,12 +58,12 @@ def test_from_the_data_to_the_comparison_and_nothing_twice(folder):
     assert "| b " in (out / "evaluation.md").read_text() and (out / "recall.png").stat().st_size > 1000
 
     before = weights(out)
-    again = start(folder, "data", "./out/", *STEPS, RANKING="--keep_self")
+    again = start(folder, "data", "./out/", *STEPS, ROUNDS="2", RANKING="--keep_self")
     assert again.returncode == 0 and weights(out) == before, again.stderr
     assert headings(again.stdout) == [
         heading.replace(" out/", " ./out/") for heading in HEADINGS if heading not in ("encoder", "round 2: mine")]
     assert json.loads((out / "metrics.json").read_text())["keep_self"] is True
-    other = start(folder, "data", "out", *STEPS, "--margin", "0.1")
+    other = start(folder, "data", "out", *STEPS, "--margin", "0.1", ROUNDS="2")
     assert other.returncode == 2 and "--margin" in other.stderr and weights(out) == before
 
 
