@@ -7,7 +7,8 @@
 # DATA_DIR holds semantic_pair_train.tsv, semantic_similar_pair.tsv, corpus_file and, for figures by part,
 # semantic_similar_pair.part. RANKING=--keep_self gives the plain ranking, in which the source itself keeps its place.
 set -euo pipefail
-[ $# -ge 2 ] || { echo "error: name the folder of the data and the folder for the output; see the head of $0" >&2; exit 2; }
+source "$(dirname "$0")/launch.sh"
+[ $# -ge 2 ] || fail "name the folder of the data and the folder for the output; see the head of $0"
 data=$1 out=$2
 shift 2
 
@@ -16,11 +17,6 @@ MODEL=${MODEL:-configs/ernie_tiny}
 MAX_SEQ_LENGTH=${MAX_SEQ_LENGTH:-48}
 ANN=${ANN:---hnsw_m 32 --hnsw_ef 100}
 RANKING=${RANKING:-}
-
-project=$(cd "$(dirname "$0")/.." && pwd)
-PATH=$project/.venv/bin:$PATH
-started=$SECONDS
-say() { printf '\n== %s (%s s)\n' "$1" "$((SECONDS - started))"; }
 
 for run in Baseline:pairwise BatchNeg:batch_neg HardestNeg:hardest_neg; do
   name=${run%:*}

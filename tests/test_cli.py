@@ -391,7 +391,8 @@ def test_the_comparison_trains_each_strategy_under_its_own_name(tmp_path):
     (tmp_path / "scripts").mkdir()
     (tmp_path / "out").mkdir()  # training makes it
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    shutil.copy(PROJECT / "scripts" / "compare_strategies.sh", tmp_path / "scripts")
+    for name in ("compare_strategies.sh", "launch.sh"):
+        shutil.copy(PROJECT / "scripts" / name, tmp_path / "scripts")
     write(tmp_path / ".venv" / "bin" / "python", '#!/bin/sh\necho "$*" >>calls\n')
     (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
     result = run_process("bash", "scripts/compare_strategies.sh", "data", "out", "--max_steps", "2", cwd=tmp_path)
