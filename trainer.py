@@ -181,7 +181,7 @@ class Trainer:
         if self.pairwise:
             negatives = draw_negatives(self.data, rows, self.args.seed, step)
         batch = make_batch(self.data, rows, negatives, world_size(), self.args.cross_batch_negatives,
-                           not self.pairwise and self.args.all_pairs)
+                           self.args.all_pairs)
         queries, columns, not_negative = map(paddle.to_tensor, (batch.queries, batch.columns, batch.not_negative))
         return batch.texts, lambda vectors: self.model.matryoshka_loss(
             vectors.index_select(queries), vectors.index_select(columns), not_negative)

@@ -14,13 +14,13 @@ STRATEGY=${STRATEGY:-batch_neg}          # batch_neg, hardest_neg or pairwise
 DEVICE=${DEVICE:-cpu}
 GPUS=${GPUS:-0}                          # of DEVICE=gpu; mining runs on one process
 PROCESSES=${PROCESSES:-1}                # of DEVICE=cpu
-MODEL=${MODEL:-}                         # the encoder to start from; without one, configs/ernie_tiny
 MAX_SEQ_LENGTH=${MAX_SEQ_LENGTH:-48}     # of training and mining
 FIRST=${FIRST:---epochs 1 --learning_rate 1E-3} # training flags of the rounds that begin without a checkpoint
 LATER=${LATER:-$FIRST}                   # and of those that train on
 MINING=${MINING:---num_negatives 1 --range_min 5 --range_max 50 --max_similarity_ratio 0.95}
 
 source "$(dirname "$0")/launch.sh"
+MODEL=${MODEL:-$project/configs/ernie_tiny}
 folders_of "$@"
 shift 2
 [[ $ROUNDS =~ ^[1-9][0-9]*$ ]] || fail "ROUNDS=$ROUNDS is not a whole number above 0"
@@ -56,8 +56,8 @@ for ((round = 1; round <= ROUNDS; round++)); do
   fi
   say "round $round: train"
   # shellcheck disable=SC2086 # settings are a list of flags
-  launch "train_$STRATEGY.py" --device "$DEVICE" --model_name_or_path "${MODEL:-$project/configs/ernie_tiny}" \
-    --pooling mean --max_seq_length "$MAX_SEQ_LENGTH" --batch_size 256 --warmup_proportion 0.06 --margin 0.2 \
+  launch "train_$STRATEGY.py" --device "$DEVICE" --model_name_or_path "$MODEL" --pooling mean \
+    --max_seq_length "$MAX_SEQ_LENGTH" --batch_size 256 --warmup_proportion 0.06 --margin 0.2 \
     --logging_steps 50 --keep_checkpoints 1 $settings "$@" --train_set_file "$train_set" --save_dir "$folder" --resume \
     ${init[@]+"${init[@]}"}
   last=$folder/latest/model_state.pdparams
