@@ -36,15 +36,16 @@ class Encoder:
             tokens, or to as many as the runner takes well.
         max_seq_length: tokens that the tokenizer keeps of a text.
         output_dim: first dimensions of a vector that are kept; None keeps all.
+        matryoshka_dims: sizes to which vectors may be cut.
 
     Attributes:
         tokenless: how many of the texts encoded so far had no token of their own.
     """
 
     def __init__(self, runner: Runner, tokenizer: Tokenizer, batch_size: int, max_seq_length: int,
-                 output_dim: int | None = None) -> None:
+                 output_dim: int | None = None, matryoshka_dims: Sequence[int] = ()) -> None:
         self.runner, self.tokenizer, self.dimension = runner, tokenizer, output_dim or runner.dimension
-        self.max_seq_length = max_seq_length
+        self.max_seq_length, self.matryoshka_dims = max_seq_length, matryoshka_dims
         self.token_budget = min(batch_size * max_seq_length, runner.most_tokens or sys.maxsize)
         self.tokenless = 0
 
@@ -97,13 +98,14 @@ class Encoder:
             waiting = ahead.submit(self._tokenize_next, chunks)
             while (token_ids := waiting.result()) is not None:
                 waiting = ahead.submit(self._tokenize_next, chunks)
-                yield self._compute(token_ids, done)
+                yield self.encode_tokens(token_ids, done)
 
     def _tokenize_next(self, chunks: Iterator[Sequence[str]]) -> list[list[int]] | None:
         chunk = next(chunks, None)
         return None if chunk is None else self.tokenizer(chunk)
 
-    def _compute(self, token_ids: list[list[int]], done: Callable[[int], Any]) -> np.ndarray:
+    def encode_tokens(self, token_ids: list[list[int]], done: Callable[[int], Any] = lambda count: None) -> np.ndarray:
+        """Unit vectors of texts as the tokenizer gave them, float32 [N, D]; `done` and errors as above."""
         self.tokenless += sum(ids == self.tokenizer.bare for ids in token_ids)
         position: dict[tuple[int, ...], int] = {}
         place_of_text = np.array([position.setdefault(tuple(ids), len(position)) for ids in token_ids])
@@ -178,7 +180,8 @@ def open_encoder(args, sample: Sequence[str]) -> tuple[Encoder, dict]:
         wait_for_ranks()
     notice(f"encoder: {export.runtime}, {export.precision}, {describe_runtime()}")
     check_output_dim(args, export.matryoshka_dims)
-    encoder = Encoder(export.runner, export.tokenizer, args.batch_size, args.max_seq_length, args.output_dim)
+    encoder = Encoder(export.runner, export.tokenizer, args.batch_size, args.max_seq_length, args.output_dim,
+                      export.matryoshka_dims)
     return encoder, _facts(args, export.fingerprint, export.precision, encoder)
 
 
@@ -192,7 +195,8 @@ def _gpu_encoder(args, paddle) -> tuple[Encoder, dict]:
     runner = DygraphRunner(checkpoint.model, precision)
     notice(f"encoder: paddle, {precision}, {describe_runtime()}")
     check_output_dim(args, checkpoint.model.matryoshka_dims)
-    encoder = Encoder(runner, checkpoint.tokenizer, args.batch_size, args.max_seq_length, args.output_dim)
+    encoder = Encoder(runner, checkpoint.tokenizer, args.batch_size, args.max_seq_length, args.output_dim,
+                      checkpoint.model.matryoshka_dims)
     return encoder, _facts(args, fingerprint_of(args.params_path, args.model_name_or_path), precision, encoder)
 
 

@@ -147,6 +147,12 @@ class Texts:
     def __len__(self) -> int:
         return self.parts[-1][1]
 
+    def open_all(self) -> None:
+        """Open the files now; a text of an open one is read from it even after the folder has changed."""
+        for number, part in enumerate(self.parts):
+            if number not in self.opened:
+                self.opened[number] = self._open(part)
+
     def __getitem__(self, position: int) -> str:
         number = bisect_right(self.firsts, position) - 1
         if number not in self.opened:

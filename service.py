@@ -1,0 +1,282 @@
+"""The HTTP interface of the saved indexes: search, embeddings in OpenAI's form, and what an operator needs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional, Union
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from files import UserError
+from guard import ApiError, Limits, Metrics
+from served import Catalog, ServedIndex
+
+WEB = Path(__file__).parent / "web"
+PAGE = {"/": "index.html", "/style.css": "style.css", "/app.js": "app.js"}
+# The page takes nothing from elsewhere, runs no script but its own, and stands in no other page.
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+                               "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-cache"}
+HIDDEN = ("made_by", "parts")  # of a manifest: user and host of who made it, and a list as long as the corpus
+
+
+class Result(BaseModel):
+    """A text of the corpus; `score` is its cosine with the query."""
+
+    rank: int
+    id: int
+    score: float
+    text: str
+
+
+class Answer(BaseModel):
+    """What was found for one text, best first."""
+
+    text: str
+    results: list[Result]
+
+
+class SearchRequest(BaseModel):
+    """A text or several; `index` is a name that the service was started with, by default its first."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: Union[str, list[str]]
+    k: int = Field(10, ge=1)
+    index: Optional[str] = None
+    exact: bool = False
+
+
+class SearchResponse(BaseModel):
+    """Answers in the order of the texts, and the milliseconds of `encode` and `search`."""
+
+    index: str
+    engine: str
+    exact: bool
+    k: int
+    milliseconds: dict[str, float]
+    answers: list[Answer]
+
+
+class EmbeddingsRequest(BaseModel):
+    """OpenAI's, as far as it makes sense here; `model` is the name of an index, whose encoder is meant."""
+
+    input: Union[str, list[str]]
+    model: str
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Optional[int] = None
+
+
+class ReloadRequest(BaseModel):
+    """The index to load again; all of them where none is named."""
+
+    model_config = ConfigDict(extra="forbid")
+    index: Optional[str] = None
+
+
+class Fault(BaseModel):
+    """The form of every error."""
+
+    class Error(BaseModel):
+        message: str
+        type: str
+        param: Optional[str]
+        code: str
+
+    error: Error
+
+
+ERRORS: dict[Union[int, str], dict[str, Any]] = {status: {"model": Fault} for status in
+                                                 (400, 401, 404, 405, 408, 409, 413, 422, 429, 431, 500, 504)}
+
+
+def make_app(catalog: Catalog, limits: Limits, metrics: Metrics, version: str) -> FastAPI:
+    """The application; Guard stands before it."""
+    app = FastAPI(title="Semantic index", version=version, responses=ERRORS, docs_url=None, redoc_url=None)
+    add_error_handlers(app)
+    add_search(app, catalog, limits)
+    add_embeddings(app, catalog, limits)
+    add_operation(app, catalog, limits, metrics, version)
+    for path, name in PAGE.items():
+        add_file(app, path, WEB / name)
+    return app
+
+
+def as_json(value: Any, status: int = 200, **headers: str) -> Response:
+    """JSON at once: FastAPI's own way through its models takes longer than a search."""
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return Response(body, status, headers, "application/json")
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Bring every fault into the one form."""
+
+    def answer(error: ApiError) -> Response:
+        return Response(error.body(), error.status, error.headers, "application/json")
+
+    @app.exception_handler(ApiError)
+    async def own(request: Request, error: ApiError) -> Response:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, (str, int))) or "body"
+        return answer(ApiError(422, "invalid_value", f"{where[:100]}: {first['msg']}"))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        codes = {404: ("not_found", "there is no such path"),
+                 405: ("method_not_allowed", "this path takes another method")}
+        code, message = codes.get(error.status_code, ("invalid_request", str(error.detail)))
+        return answer(ApiError(error.status_code, code, message, **(error.headers or {})))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        return answer(ApiError(500, "internal_error", "the service failed on this request; its log says more"))
+
+
+def index_of(catalog: Catalog, name: str | None, param: str = "index") -> ServedIndex:
+    """The index of this name, or the first; ApiError if there is none."""
+    served = next(iter(catalog.served.values())) if name is None else catalog.served.get(name)
+    if served is None:
+        raise ApiError(404, f"{param}_not_found", f"there is no {param} of this name; there are "
+                                                  f"{', '.join(catalog.served)}")
+    return served
+
+
+def checked(texts: str | list[str], limits: Limits) -> list[str]:
+    """The texts of a request as a list; ApiError where there are none, too many, or one is empty or too long."""
+    texts = [texts] if isinstance(texts, str) else texts
+    if not texts:
+        raise ApiError(422, "no_text", "there is no text; give one or more")
+    if len(texts) > limits.texts:
+        raise ApiError(422, "too_many_texts", f"{len(texts)} texts; a request takes {limits.texts}")
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            raise ApiError(422, "empty_text", f"text {number} is empty")
+        if len(text) > limits.characters:
+            raise ApiError(422, "text_too_long", f"text {number} has {len(text)} characters; a text may have "
+                                                 f"{limits.characters}")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise ApiError(422, "invalid_text", f"text {number} holds a half of a character (a lone surrogate); send "
+                                                f"whole ones")
+    return texts
+
+
+def add_search(app: FastAPI, catalog: Catalog, limits: Limits) -> None:
+    """/search, by GET or POST."""
+
+    async def search(texts: str | list[str], k: int, name: str | None, exact: bool) -> Response:
+        texts = checked(texts, limits)
+        if k > limits.k:
+            raise ApiError(422, "k_too_large", f"k {k}; a request may ask for {limits.k}")
+        with index_of(catalog, name).in_use() as served:
+            found, milliseconds = await served.search(texts, k, exact)
+        return as_json({"index": served.name, "engine": "flat" if exact else served.engine, "exact": exact, "k": k,
+                        "milliseconds": milliseconds,
+                        "answers": [{"text": text, "results": results} for text, results in zip(texts, found)]})
+
+    @app.get("/search", response_model=SearchResponse, summary="Texts nearest to a text, or to each of several")
+    async def search_get(text: Annotated[list[str], Query()], k: Annotated[int, Query(ge=1)] = 10,
+                         index: Optional[str] = None, exact: bool = False) -> Response:
+        return await search(text, k, index, exact)
+
+    @app.post("/search", response_model=SearchResponse, summary="The same with a body")
+    async def search_post(request: SearchRequest) -> Response:
+        return await search(request.text, request.k, request.index, request.exact)
+
+
+def add_embeddings(app: FastAPI, catalog: Catalog, limits: Limits) -> None:
+    """/v1/embeddings and /v1/models, in OpenAI's form."""
+
+    @app.post("/v1/embeddings", summary="Unit vectors of texts, in OpenAI's form")
+    async def embeddings(request: EmbeddingsRequest) -> Response:
+        texts = checked(request.input, limits)
+        with index_of(catalog, request.model, "model").in_use() as served:
+            dimensions = served.encoder.dimensions
+            if request.dimensions not in (None, *dimensions):
+                raise ApiError(422, "invalid_dimensions", f"dimensions {request.dimensions}; this model gives "
+                                                          f"{', '.join(map(str, dimensions))}")
+            vectors, tokens = await served.encoder.encode(texts, request.dimensions or served.dimension)
+        if request.encoding_format == "base64":
+            values: Sequence[Any] = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
+        else:
+            values = vectors.tolist()
+        return as_json({"object": "list", "model": served.name,
+                        "data": [{"object": "embedding", "index": i, "embedding": value}
+                                 for i, value in enumerate(values)],
+                        "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
+
+    @app.get("/v1/models", summary="The names that `model` takes")
+    async def models() -> Response:
+        return as_json({"object": "list", "data": [{"id": name, "object": "model", "created": 0,
+                                                    "owned_by": "semantic-index"} for name in catalog.served]})
+
+    @app.get("/v1/models/{name}", summary="One of them")
+    async def model(name: str) -> Response:
+        return as_json({"id": index_of(catalog, name, "model").name, "object": "model", "created": 0,
+                        "owned_by": "semantic-index"})
+
+
+def add_operation(app: FastAPI, catalog: Catalog, limits: Limits, metrics: Metrics, version: str) -> None:
+    """What an operator and the page ask for."""
+    reloading = asyncio.Lock()
+
+    @app.get("/healthz", summary="Whether the process answers")
+    async def healthz() -> Response:
+        return as_json({"status": "ok"})
+
+    @app.get("/readyz", summary="Whether all indexes are loaded")
+    async def readyz() -> Response:
+        return as_json({"status": "ready", "indexes": list(catalog.served)})
+
+    @app.get("/metrics", summary="Counts, in Prometheus's form")
+    async def show_metrics() -> Response:
+        for name, served in catalog.served.items():
+            metrics.texts.labels(name).set(served.facts["texts"])
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/info", summary="The indexes with their manifests, and the limits")
+    async def info() -> Response:
+        asked = {name: getattr(limits, name) for name in ("texts", "characters", "k", "body_bytes")}
+        return as_json({"version": version, "limits": asked,
+                        "indexes": [describe(served) for served in catalog.served.values()]})
+
+    @app.post("/admin/reload", summary="Load an index again, or all, while requests run")
+    async def reload(request: Request, wanted: Optional[ReloadRequest] = None) -> Response:
+        origin, host = request.headers.get("origin"), request.headers.get("host")
+        if origin is not None and origin.partition("://")[2] != host:
+            raise ApiError(403, "foreign_origin", "a page of another site may not do this")
+        names = [index_of(catalog, wanted.index).name] if wanted and wanted.index is not None else list(catalog.served)
+        async with reloading:
+            try:
+                return as_json({"reloaded": await catalog.reload(names)})
+            except UserError as error:
+                raise ApiError(409, "reload_failed", f"{error}; what was served before is served on") from error
+
+
+def describe(served: ServedIndex) -> dict:
+    """What /info says of an index."""
+    made_from = served.facts["vectors"]
+    return {"name": served.name, "texts": served.facts["texts"], "dimension": served.dimension,
+            "dimensions": served.encoder.dimensions, "engine": served.engine, "precision": made_from["precision"],
+            "max_seq_length": made_from["max_seq_length"], "examples": served.examples,
+            "manifest": {name: value for name, value in served.facts.items() if name not in HIDDEN}}
+
+
+def add_file(app: FastAPI, path: str, file: Path) -> None:
+    """A file of the page."""
+
+    @app.get(path, include_in_schema=False)
+    async def show() -> FileResponse:
+        return FileResponse(file, headers=PAGE_HEADERS)
