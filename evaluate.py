@@ -9,11 +9,12 @@ In:  the pairs, `source TAB target` a line, each a case; result files, `source T
      recall.py, lexical_recall.py, fuse.py or the reference wrote them; a score is any finite number.
 Out: first line `Recall@10 TAB Recall@50` in percent; then tables. A hit is the target text among the K best different
      texts. A recalled text that equals the source neither counts nor uses up a place; --keep_self counts it. JSON, a
-     picture and TREC files on demand.
+     picture, a page to read (report.html) and TREC files on demand.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
 from pathlib import Path
@@ -24,7 +25,8 @@ import cli
 import metrics
 from cli import notice
 from data import read_pairs
-from files import whole_file, write_json
+from files import own_folder, whole_file, write_json
+from report import PAGE, Evaluation, show, write_report
 
 
 def parse_flags(argv: list[str] | None):
@@ -44,7 +46,15 @@ def parse_flags(argv: list[str] | None):
                         help="write the result file as a TREC run")
     parser.add_argument("--trec_qrels", type=cli.output_file, metavar="FILE",
                         help="write the pairs as TREC relevance judgements")
+    parser.add_argument("--report", metavar="DIR",
+                        help=f"write a page to read there, {PAGE}: figures, curves, the worst queries, and what the "
+                             f"other files fix and break")
     args = parser.parse_args(argv)
+    if args.report is not None:
+        page = Path(args.report, PAGE)
+        if page.is_dir():
+            parser.error(f"argument --report: {str(page)!r} is a folder; name another folder for the page")
+        parser.keep_apart("--report", page, args)
     if args.plot and Path(args.plot).suffix not in (".png", ".pdf", ".svg"):
         parser.error(f"argument --plot: {args.plot!r} does not end in .png, .pdf or .svg")
     return args
@@ -53,6 +63,13 @@ def parse_flags(argv: list[str] | None):
 @cli.entry_point
 def main(argv: list[str] | None = None) -> None:
     args = parse_flags(argv)
+    # Owned from the start: a place that can't be written to is told before the work, and a failed run leaves no folder.
+    with own_folder(args.report) if args.report is not None else contextlib.nullcontext():
+        evaluate(args)
+
+
+def evaluate(args) -> None:
+    """Read, compute, print, and write what was asked for."""
     pairs = read_pairs(args.pair_file)
     parts = metrics.read_parts(args.part_file, len(pairs)) if args.part_file else None
     paths = [args.recall_result_file, *args.compare_with]
@@ -78,6 +95,9 @@ def main(argv: list[str] | None = None) -> None:
         write_trec_run(args.trec_run, pairs, results[labels[0]], args)
     if args.trec_qrels:
         write_trec_qrels(args.trec_qrels, pairs)
+    if args.report is not None:
+        write_report(args.report,
+                     Evaluation(pairs, figures, ranks, results[labels[0]], args.recall_num, args.keep_self))
 
 
 def label_files(paths: list[str]) -> list[str]:
@@ -120,11 +140,6 @@ def summarize(pairs: list[tuple[str, str]], parts: list[str] | None, ranks: dict
             for i, name in enumerate(metrics.METRICS)}
     return {"cases": len(pairs), "part_sizes": {p: parts.count(p) for p in dict.fromkeys(parts)} if parts else {},
             "systems": systems, "compared_with_first": comparisons}
-
-
-def show(metric: str, value: float) -> str:
-    """Recall in percent, the others as they are, the way they are published."""
-    return f"{100 * value:.2f}" if metric.startswith("R@") else f"{value:.4f}"
 
 
 def print_figures(figures: dict, recall_num: int) -> None:
