@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -18,10 +19,10 @@ PROJECT = Path(__file__).resolve().parents[1]
 class Service:
     """A running service; `with Service("--index", ...) as service: service.http.get("/search", ...)`."""
 
-    def __init__(self, *flags: str, **environment: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-u", str(PROJECT / "serve.py"), "--device", "cpu", "--port", "0", *flags], cwd=PROJECT,
-            stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
+    def __init__(self, *flags: str, command: Sequence[str] = (sys.executable, "-u", str(PROJECT / "serve.py")),
+                 **environment: str) -> None:
+        self.process = subprocess.Popen([*command, "--device", "cpu", "--port", "0", *flags], cwd=PROJECT,
+                                        stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
         self.log: list[str] = []
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
