@@ -99,6 +99,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         start, status = time.perf_counter(), 0
+        body: bytes | None = None
 
         async def counted(message: MutableMapping[str, Any]) -> None:
             nonlocal status
@@ -106,21 +107,26 @@ class Guard:
                 status = message["status"]
             await send(message)
 
-        end = start + self.limits.timeout
         try:
-            body = await self._admit(scope, receive, end)
-            start = time.perf_counter()
-            await self._answer(scope, body, receive, counted, end)
-        except ApiError as error:
-            if status:  # too late to say it: uvicorn closes the connection of an answer that does not end
-                return
-            await _send_error(counted, error)
+            async with Deadline(self.limits.timeout):
+                body = await self._admit(scope, receive)
+                start = time.perf_counter()
+                await self._answer(scope, body, receive, counted)
+        except (ApiError, asyncio.TimeoutError) as error:
+            if not status:  # else it is too late: uvicorn closes the connection of an answer that does not end
+                await _send_error(counted, error if isinstance(error, ApiError) else self._late(body))
         finally:
             path = scope["path"] if scope["path"] in self.paths else "other"
             self.metrics.requests.labels(path, status).inc()
             self.metrics.seconds.labels(path).observe(time.perf_counter() - start)
 
-    async def _admit(self, scope: Scope, receive: Receive, end: float) -> bytes:
+    def _late(self, body: bytes | None) -> ApiError:
+        seconds = f"within {self.limits.timeout:g} seconds"
+        if body is None:
+            return ApiError(408, "request_timeout", f"the request did not arrive {seconds}", connection="close")
+        return ApiError(504, "deadline_exceeded", f"no answer {seconds}", connection="close")
+
+    async def _admit(self, scope: Scope, receive: Receive) -> bytes:
         """The body of a request that may be answered; ApiError for any other."""
         headers = dict(scope["headers"])
         if self.key is not None and scope["path"] not in OPEN:
@@ -129,17 +135,13 @@ class Guard:
                 raise ApiError(401, "invalid_api_key", "send the key of this service: Authorization: Bearer KEY",
                                www_authenticate="Bearer")
         length = headers.get(b"content-length", b"0")
-        declared = int(length) if length.isdigit() else 0
-        try:
-            body = None
-            if declared <= self.limits.body_bytes:
-                body = await asyncio.wait_for(self._read_body(receive), end - time.perf_counter())
-        except asyncio.TimeoutError:
-            raise ApiError(408, "request_timeout", f"the request did not arrive within {self.limits.timeout:g} seconds",
-                           connection="close") from None
+        small = not length.isdigit() or int(length) <= self.limits.body_bytes
+        body = await self._read_body(receive) if small else None
         if body is None:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(_throw_away(receive), LINGER)
+                async with Deadline(LINGER):
+                    while (await receive()).get("more_body", False):
+                        pass
             raise ApiError(413, "body_too_large", f"the body has more than {self.limits.body_bytes} bytes",
                            connection="close")
         return body
@@ -157,8 +159,8 @@ class Guard:
             if not message.get("more_body", False):
                 return bytes(body)
 
-    async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send, end: float) -> None:
-        """Run the app within the deadline, if there is room for one more."""
+    async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Run the app, if there is room for one more."""
         replayed = False
 
         async def replay() -> MutableMapping[str, Any]:
@@ -168,31 +170,50 @@ class Guard:
             replayed = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        working = scope["path"] in WORKING
-        if working and self.at_work >= self.limits.queue:
+        if scope["path"] not in WORKING:
+            await self.app(scope, replay, send)
+            return
+        if self.at_work >= self.limits.queue:
             wait = math.ceil(self.seconds)
             raise ApiError(429, "overloaded", f"{self.at_work} requests are at work, as many as are let in; try again "
                            f"in {wait} s", retry_after=str(wait))
-        self._count(+1 if working else 0)
         start = time.perf_counter()
+        self._count(+1)
         try:
-            await asyncio.wait_for(self.app(scope, replay, send), max(0, end - start))
-        except asyncio.TimeoutError:
-            raise ApiError(504, "deadline_exceeded", f"no answer within {self.limits.timeout:g} seconds",
-                           connection="close") from None
+            await self.app(scope, replay, send)
         finally:
-            self._count(-1 if working else 0)
-            if working:
-                self.seconds += 0.1 * (time.perf_counter() - start - self.seconds)
+            self._count(-1)
+            self.seconds += 0.1 * (time.perf_counter() - start - self.seconds)
 
     def _count(self, change: int) -> None:
         self.at_work += change
         self.metrics.at_work.set(self.at_work)
 
 
-async def _throw_away(receive: Receive) -> None:
-    while (await receive()).get("more_body", False):
-        pass
+class Deadline:
+    """`async with Deadline(seconds):` raises asyncio.TimeoutError in what takes longer.
+
+    Like asyncio.timeout, which Python 3.9 and 3.10 lack; asyncio.wait_for makes a task for each request.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.passed = seconds, False
+
+    async def __aenter__(self) -> None:
+        self.task = asyncio.current_task()
+        self.timer = asyncio.get_running_loop().call_later(self.seconds, self._pass)
+
+    def _pass(self) -> None:
+        self.passed = True
+        if self.task is not None:
+            self.task.cancel()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_) -> None:
+        self.timer.cancel()
+        if self.passed and kind is asyncio.CancelledError:
+            if hasattr(self.task, "uncancel"):
+                self.task.uncancel()
+            raise asyncio.TimeoutError
 
 
 async def _send_error(send: Send, error: ApiError) -> None:
