@@ -21,7 +21,7 @@ def test_nothing_that_schemathesis_sends_is_a_fault_of_ours(folders, tmp_path): 
         before, requests = service.memory(), requests_of(service)
         done = subprocess.run(
             [str(SCHEMATHESIS), "run", f"{service.url}/openapi.json", "--checks", "not_a_server_error", "--mode", "all",
-             "--max-examples", "60", "--seed", "1", "--phases", "coverage,fuzzing", "--generation-database", "none",
+             "--max-examples", "150", "--seed", "1", "--phases", "coverage,fuzzing", "--generation-database", "none",
              "--max-failures", "5", "--request-timeout", "20"],
             capture_output=True, text=True, cwd=tmp_path, timeout=300)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]

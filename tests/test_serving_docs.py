@@ -4,11 +4,13 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, run_process
 from running_service import Service
-from test_serve import folders, service  # noqa: F401 - fixtures
+from test_page import CHROMIUM
+from test_serve import flags_of, folders, service  # noqa: F401 - fixtures
 
 DOCUMENT = (PROJECT / "docs" / "serving.md").read_text(encoding="utf-8")
 CURL = [line for block in re.findall(r"```bash\n(.*?)```", DOCUMENT, re.DOTALL) for line in block.splitlines()]
@@ -59,3 +61,19 @@ def test_the_wrapper(folders):  # noqa: F811
         assert running.http.get("/readyz").json()["indexes"] == ["wrapped"]
         assert running.http.get("/info").json()["limits"]["k"] == 5
         assert running.stop() == 0
+
+
+def test_the_page_of_the_service(folders):  # noqa: F811
+    """What tests of the page ask of a server that has no switches, asked of the real one. Without Chromium they skip."""
+    with Service(*flags_of(folders, "bank", "small")) as running:
+        done = run_process(sys.executable, "-m", "pytest", "tests/test_page.py", "-q", SEARCH_PAGE_URL=running.url)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium")
+def test_the_screenshot_is_made_anew(folders, tmp_path):  # noqa: F811
+    pytest.importorskip("playwright", reason="Playwright is missing")
+    picture = tmp_path / "page.png"
+    done = run_process("python", "scripts/screenshot.py", "--query", "密码", "--chromium", CHROMIUM, "--output", str(picture), "--",
+                       "--device", "cpu", *flags_of(folders, "bank", "small"))
+    assert done.returncode == 0 and picture.read_bytes().startswith(b"\x89PNG"), done.stderr
