@@ -211,7 +211,7 @@ class Deadline:
     async def __aexit__(self, kind: type[BaseException] | None, *_) -> None:
         self.timer.cancel()
         if self.passed and kind is asyncio.CancelledError:
-            if hasattr(self.task, "uncancel"):
+            if self.task is not None and hasattr(self.task, "uncancel"):
                 self.task.uncancel()
             raise asyncio.TimeoutError
 

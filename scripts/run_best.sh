@@ -37,7 +37,7 @@ END
 }
 
 if [[ " $*" == *" --model_name_or_path"* ]]; then # pretrained weights bear small steps only, and need few
-  export FIRST="--epochs 2 --learning_rate 1.5E-4" LATER="--epochs 1 --learning_rate 7.5E-5"
+  export FIRST="--epochs 2 --learning_rate 1.5E-4 --dropout 0" LATER="--epochs 1 --learning_rate 7.5E-5 --dropout 0"
 else
   export FIRST="--epochs 4 --learning_rate 1E-3" LATER="--epochs 2 --learning_rate 5E-4"
   export MODEL=$out/encoder

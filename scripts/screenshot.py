@@ -49,7 +49,8 @@ def draw(url: str, names: list[str], args) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=args.chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 860}, locale="en", color_scheme="light")
-        page.goto(f"{url}/?{urlencode(asked)}", wait_until="networkidle")
+        for _ in range(2):  # the times of a service that has just begun are not its usual ones
+            page.goto(f"{url}/?{urlencode(asked)}", wait_until="networkidle")
         page.screenshot(path=args.output)
         browser.close()
 
