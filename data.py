@@ -18,6 +18,15 @@ from files import UserError
 BUCKET_BATCHES = 20  # rows of so many batches are sorted by length together: little padding, still a random order
 
 
+def is_whole(text: str) -> bool:
+    """Whether a text can be written as UTF-8: it holds no half of a character (a lone surrogate)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def read_lines(path: str) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, text) of a UTF-8 file.
 

@@ -28,7 +28,6 @@ HEAD_BYTES = 1 << 16  # of a request line with its headers
 # would take the answer from it as well.
 LINGER = 2
 WORKING = ("/search", "/v1/embeddings")  # paths that compute, of which only so many at a time are let in
-OPEN = ("/", "/app.js", "/style.css", "/healthz", "/readyz")  # paths that tell nothing and so need no key
 TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -36,12 +35,12 @@ TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_e
 class Limits:
     """What a request may ask for: bytes of its body, texts, characters of a text, k, seconds, and requests at work."""
 
-    body_bytes: int = 1 << 20
-    texts: int = 256
-    characters: int = 512
-    k: int = 1000
-    timeout: float = 10
-    queue: int = 256
+    body_bytes: int
+    texts: int
+    characters: int
+    k: int
+    timeout: float
+    queue: int
 
 
 class ApiError(Exception):
@@ -87,10 +86,13 @@ class Guard:
     Args:
         paths: those that `app` answers, for the counts; others are counted as one.
         key: that a request has to bring as `Authorization: Bearer KEY`; None asks for none.
+        open_paths: those that need no key.
     """
 
-    def __init__(self, app: App, paths: frozenset[str], limits: Limits, key: str | None, metrics: Metrics) -> None:
+    def __init__(self, app: App, paths: frozenset[str], limits: Limits, key: str | None, metrics: Metrics,
+                 open_paths: frozenset[str]) -> None:
         self.app, self.paths, self.limits, self.key, self.metrics = app, paths, limits, key, metrics
+        self.open_paths = open_paths
         self.at_work = 0
         self.seconds = 0.05  # that a working request takes, lately
 
@@ -129,7 +131,7 @@ class Guard:
     async def _admit(self, scope: Scope, receive: Receive) -> bytes:
         """The body of a request that may be answered; ApiError for any other."""
         headers = dict(scope["headers"])
-        if self.key is not None and scope["path"] not in OPEN:
+        if self.key is not None and scope["path"] not in self.open_paths:
             given = headers.get(b"authorization", b"")
             if not hmac.compare_digest(given, b"Bearer " + self.key.encode()):
                 raise ApiError(401, "invalid_api_key", "send the key of this service: Authorization: Bearer KEY",
@@ -231,7 +233,7 @@ class Protocol(HttpToolsProtocol):
     `Protocol.timeout` are the seconds of both.
     """
 
-    timeout: float = Limits.timeout
+    timeout: float
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _refused = False

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cli
-from data import read_texts
+from data import is_whole, read_texts
 from encoder import open_encoder
 from export import CALIBRATION_TEXTS
 from files import UserError
@@ -47,7 +47,7 @@ def parse_flags(argv: list[str] | None):
     for query in args.query or []:
         if not query or "\n" in query or "\t" in query:
             parser.error(f"argument --query: {query!r} is empty or holds a TAB or a line break; give one plain text")
-        if not query.isprintable() and any("\ud800" <= character <= "\udfff" for character in query):
+        if not is_whole(query):
             parser.error(f"argument --query: {query!r} is not UTF-8; send UTF-8")
     if not args.query and not args.query_file and sys.stdin is None:
         parser.error("there is no standard input to read queries from; give --query or --query_file")

@@ -97,11 +97,12 @@ def main(argv: list[str] | None = None) -> None:
     with contextlib.closing(bind(args.host, args.port)) as listening:
         from guard import Guard, Limits, Metrics
         from served import Batching, Catalog
-        from service import PAGE, make_app
+        from service import OPEN_PATHS, make_app
 
         metrics = Metrics()
         batching = Batching(not args.no_batching, args.batch_wait_ms / 1000, args.cache_size,
-                            lambda what, size: metrics.batches.labels(what).observe(size))
+                            lambda what, size: metrics.batches.labels(what).observe(size),
+                            lambda there: metrics.cached.labels("hit" if there else "miss").inc())
         encoding = argparse.Namespace(**vars(args), output_emb_size=None, output_dim=None, batch_size=64)
         catalog = Catalog(args.index, encoding, batching)
         for name in args.index:
@@ -110,8 +111,8 @@ def main(argv: list[str] | None = None) -> None:
         limits = Limits(args.max_body_bytes, args.max_texts, args.max_characters, args.max_k, args.timeout,
                         args.max_queue)
         app = make_app(catalog, limits, metrics, project_version())
-        paths = frozenset([*PAGE, *app.openapi()["paths"]])
-        run(Guard(app, paths, limits, args.api_key, metrics), catalog, limits, listening)
+        paths = OPEN_PATHS | frozenset(app.openapi()["paths"])
+        run(Guard(app, paths, limits, args.api_key, metrics, OPEN_PATHS), catalog, limits, listening)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -137,13 +138,15 @@ def run(app, catalog, limits, listening: socket.socket) -> None:
     host, number = listening.getsockname()[:2]
     where = f"http://{f'[{host}]' if ':' in host else host}:{number}"
 
+    reloads: list[asyncio.Task] = []  # a task that nobody holds may vanish before its end
+
     class Server(uvicorn.Server):
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:  # uvicorn's would end the process by the signal after it
             loop = asyncio.get_running_loop()
             for end in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(end, self.handle_exit, end, None)
-            loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(reload(catalog)))
+            loop.add_signal_handler(signal.SIGHUP, lambda: reloads.append(loop.create_task(reload(catalog))))
             notice(f"serving {', '.join(catalog.served)} on {where}")
             yield
 

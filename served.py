@@ -37,12 +37,14 @@ class Batching:
         wait: seconds that a batch waits for company.
         cached: texts whose vectors are kept.
         observe: told ("encode" or "search", size) of each batch.
+        looked_up: told of each text whether its vector was kept.
     """
 
-    together: bool = True
-    wait: float = 0.002
-    cached: int = 10_000
-    observe: Callable[[str, int], Any] = lambda what, size: None
+    together: bool
+    wait: float
+    cached: int
+    observe: Callable[[str, int], Any]
+    looked_up: Callable[[bool], Any]
 
     def batcher(self, what: str, compute: Callable[[list], Sequence], most: int) -> Batcher:
         return Batcher(compute, most if self.together else 1, self.wait, lambda size: self.observe(what, size))
@@ -54,7 +56,7 @@ class ServedEncoder:
     def __init__(self, encoder: Encoder, batching: Batching) -> None:
         self.encoder = encoder
         self.dimensions = sorted({encoder.dimension, *encoder.matryoshka_dims}, reverse=True)
-        self.cache = Cache(batching.cached)
+        self.cache = Cache(batching.cached, batching.looked_up)
         self.batcher = batching.batcher("encode", self._encode, TEXTS_AT_ONCE)
 
     def _encode(self, texts: list[str]) -> list[tuple[np.ndarray, int]]:
@@ -173,38 +175,44 @@ class Catalog:
         self._encoders: dict[tuple, ServedEncoder] = {}
         self._loading = threading.Lock()
 
-    def load(self, name: str) -> bool:
-        """Open an index, or the newer one that stands in its folder now; returns whether it is another than before.
+    def load(self, name: str) -> ServedIndex | None:
+        """Open an index, or the newer one that stands in its folder now; returns the state that it has replaced.
 
         Raises:
-            UserError: there is none, it is damaged, or no checkpoint is the one that it was made with. What was served
-                before is served on.
+            UserError: there is none, it is damaged or can't be read, or no checkpoint is the one that it was made with.
+                What was served before is served on.
         """
         with self._loading:
-            folder = Path(self.folders[name]).resolve()  # of a link all files are read from where it points now
-            store = IndexStore(folder, strict=True, read_only=True)
-            before, digest = self.served.get(name), _digest(store.manifest)
-            if before is not None and digest == before.digest:
-                return False
-            saved = store.open()
-            served = ServedIndex(name, store, saved, self._encoder_of(name, saved), self.batching, digest)
-            if _digest(store.manifest) != digest:
-                raise UserError(f"{folder} was changed while it was being read; load it again when it is complete")
-            self.served[name] = served
-            used = {id(served.encoder) for served in self.served.values()}
-            for key in [key for key, known in self._encoders.items() if id(known) not in used]:
-                del self._encoders[key]
-        if before is not None:
-            before.retire()
-        return True
+            try:
+                return self._load(name)
+            except OSError as error:
+                raise UserError(f"the index {name!r} in {self.folders[name]}: {error.strerror or error}; check its "
+                                f"files and their rights") from error
+
+    def _load(self, name: str) -> ServedIndex | None:
+        folder = Path(self.folders[name]).resolve()  # of a link all files are read from where it points now
+        store = IndexStore(folder, strict=True, read_only=True)
+        before, digest = self.served.get(name), _digest(store.manifest)
+        if before is not None and digest == before.digest:
+            return None
+        saved = store.open()
+        served = ServedIndex(name, store, saved, self._encoder_of(name, saved), self.batching, digest)
+        if _digest(store.manifest) != digest:
+            raise UserError(f"{folder} was changed while it was being read; load it again when it is complete")
+        self.served[name] = served
+        used = {id(served.encoder) for served in self.served.values()}
+        self._encoders = {key: known for key, known in self._encoders.items() if id(known) in used}
+        return before
 
     async def reload(self, names: Sequence[str]) -> list[dict]:
         """Load these again while requests run; for each {"name", "texts", "changed"}."""
         loop = asyncio.get_running_loop()
         report = []
         for name in names:
-            changed = await loop.run_in_executor(None, self.load, name)
-            report.append({"name": name, "texts": self.served[name].facts["texts"], "changed": changed})
+            replaced = await loop.run_in_executor(None, self.load, name)
+            if replaced is not None:
+                replaced.retire()  # here, not in load's thread: a request that has it already says so in this one
+            report.append({"name": name, "texts": self.served[name].facts["texts"], "changed": replaced is not None})
         return report
 
     def _encoder_of(self, name: str, saved: SavedIndex) -> ServedEncoder:

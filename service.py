@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Sequence
@@ -16,12 +15,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from data import is_whole
 from files import UserError
 from guard import ApiError, Limits, Metrics
 from served import Catalog, ServedIndex
 
 WEB = Path(__file__).parent / "web"
 PAGE = {"/": "index.html", "/style.css": "style.css", "/app.js": "app.js"}
+OPEN_PATHS = frozenset([*PAGE, "/healthz", "/readyz"])  # they tell nothing, and so need no key
 # The page takes nothing from elsewhere, runs no script but its own, and stands in no other page.
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -96,7 +97,7 @@ class Fault(BaseModel):
 
 
 ERRORS: dict[Union[int, str], dict[str, Any]] = {status: {"model": Fault} for status in
-                                                 (400, 401, 404, 405, 408, 409, 413, 422, 429, 431, 500, 504)}
+                                                 (400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 431, 500, 504)}
 
 
 def make_app(catalog: Catalog, limits: Limits, metrics: Metrics, version: str) -> FastAPI:
@@ -111,10 +112,10 @@ def make_app(catalog: Catalog, limits: Limits, metrics: Metrics, version: str) -
     return app
 
 
-def as_json(value: Any, status: int = 200, **headers: str) -> Response:
+def as_json(value: Any) -> Response:
     """JSON at once: FastAPI's own way through its models takes longer than a search."""
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    return Response(body, status, headers, "application/json")
+    return Response(body, media_type="application/json")
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -167,7 +168,7 @@ def checked(texts: str | list[str], limits: Limits) -> list[str]:
         if len(text) > limits.characters:
             raise ApiError(422, "text_too_long", f"text {number} has {len(text)} characters; a text may have "
                                                  f"{limits.characters}")
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        if not is_whole(text):
             raise ApiError(422, "invalid_text", f"text {number} holds a half of a character (a lone surrogate); send "
                                                 f"whole ones")
     return texts
@@ -219,19 +220,20 @@ def add_embeddings(app: FastAPI, catalog: Catalog, limits: Limits) -> None:
 
     @app.get("/v1/models", summary="The names that `model` takes")
     async def models() -> Response:
-        return as_json({"object": "list", "data": [{"id": name, "object": "model", "created": 0,
-                                                    "owned_by": "semantic-index"} for name in catalog.served]})
+        return as_json({"object": "list", "data": [as_model(name) for name in catalog.served]})
 
     @app.get("/v1/models/{name}", summary="One of them")
     async def model(name: str) -> Response:
-        return as_json({"id": index_of(catalog, name, "model").name, "object": "model", "created": 0,
-                        "owned_by": "semantic-index"})
+        return as_json(as_model(index_of(catalog, name, "model").name))
+
+
+def as_model(name: str) -> dict:
+    """What OpenAI's interface says of a model."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "semantic-index"}
 
 
 def add_operation(app: FastAPI, catalog: Catalog, limits: Limits, metrics: Metrics, version: str) -> None:
     """What an operator and the page ask for."""
-    reloading = asyncio.Lock()
-
     @app.get("/healthz", summary="Whether the process answers")
     async def healthz() -> Response:
         return as_json({"status": "ok"})
@@ -258,11 +260,10 @@ def add_operation(app: FastAPI, catalog: Catalog, limits: Limits, metrics: Metri
         if origin is not None and origin.partition("://")[2] != host:
             raise ApiError(403, "foreign_origin", "a page of another site may not do this")
         names = [index_of(catalog, wanted.index).name] if wanted and wanted.index is not None else list(catalog.served)
-        async with reloading:
-            try:
-                return as_json({"reloaded": await catalog.reload(names)})
-            except UserError as error:
-                raise ApiError(409, "reload_failed", f"{error}; what was served before is served on") from error
+        try:
+            return as_json({"reloaded": await catalog.reload(names)})
+        except UserError as error:
+            raise ApiError(409, "reload_failed", f"{error}; what was served before is served on") from error
 
 
 def describe(served: ServedIndex) -> dict:

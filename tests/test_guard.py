@@ -3,7 +3,12 @@
 import asyncio
 import json
 
-from guard import Guard, Limits, Metrics
+import guard
+from guard import Guard, Metrics
+
+
+def Limits(**changes):  # noqa: N802 - the limits, with those of no interest set wide
+    return guard.Limits(**{"body_bytes": 1000, "texts": 9, "characters": 9, "k": 9, "timeout": 10, "queue": 9, **changes})
 
 
 def ask(app, limits: Limits, messages, path: str = "/search", headers=(), key=None, metrics=None):
@@ -22,7 +27,7 @@ def ask(app, limits: Limits, messages, path: str = "/search", headers=(), key=No
         async def send(message):
             sent.append(message)
 
-        guard = Guard(app, frozenset(["/search"]), limits, key, metrics or Metrics())
+        guard = Guard(app, frozenset(["/search"]), limits, key, metrics or Metrics(), frozenset(["/healthz"]))
         await guard({"type": "http", "path": path, "headers": list(headers)}, receive, send)
         assert guard.at_work == 0
         return sent
@@ -84,7 +89,7 @@ def test_so_many_at_work_and_others_are_told_when_to_come():
             await guard({"type": "http", "path": path, "headers": []}, receive, send)
             answers.append((sent[0]["status"], dict(sent[0]["headers"]).get(b"retry-after")))
 
-        guard = Guard(slow(0.1), frozenset(), Limits(queue=3), None, Metrics())
+        guard = Guard(slow(0.1), frozenset(), Limits(queue=3), None, Metrics(), frozenset())
         await asyncio.gather(*(one("/search") for _ in range(5)), one("/healthz"))
         assert guard.at_work == 0
         return sorted(answers)

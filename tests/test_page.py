@@ -692,13 +692,19 @@ def test_unknown_index_is_an_error_and_not_another_index(open_page, standin):
     assert page.text_content(".notice p") == "there is no such index" and page.sent[0]["index"] == "gone"
 
 
-def test_overloaded_tries_once_more_when_the_server_says(open_page, standin, site):
-    standin.statuses, standin.retry_after = [429, 429], "7"
+def paused_page(open_page, site):
+    """The page with a clock that only the test moves on."""
     page = open_page(path=None)
     page.clock.install(time=0)
     page.goto(site)
     settled(page)
     page.clock.pause_at(1_000_000)
+    return page
+
+
+def test_overloaded_tries_once_more_when_the_server_says(open_page, standin, site):
+    standin.statuses, standin.retry_after = [429, 429], "7"
+    page = paused_page(open_page, site)
     search(page, "x")
     assert page.text_content(".countdown") == "7 秒后自动再试一次。"
     page.clock.run_for(5500)
@@ -715,11 +721,7 @@ def test_overloaded_tries_once_more_when_the_server_says(open_page, standin, sit
 
 def test_a_new_search_ends_the_countdown(open_page, standin, site):
     standin.statuses = [429]
-    page = open_page(path=None)
-    page.clock.install(time=0)
-    page.goto(site)
-    settled(page)
-    page.clock.pause_at(1_000_000)
+    page = paused_page(open_page, site)
     search(page, "x")
     search(page, "y")
     page.clock.run_for(10_000)

@@ -184,6 +184,18 @@ def test_what_an_operator_asks(service):
     assert counts[1] == counts[0] + 1
 
 
+def test_the_cache_is_counted(service):
+    def counts() -> list[float]:
+        text = service.http.get("/metrics").text
+        return [float(text.partition(f'semantic_index_cache_total{{result="{result}"}} ')[2].split()[0]) for result in ("hit", "miss")]
+
+    service.search(["one text of this test", "another text of it"])
+    service.search("one text of this test")
+    before = counts()
+    service.search(["one text of this test", "a third text of it"])
+    assert counts() == [before[0] + 1, before[1] + 1]
+
+
 BAD = [
     ({}, "invalid_value"), ({"text": None}, "invalid_value"), ({"text": 3}, "invalid_value"),
     ({"text": {"a": 1}}, "invalid_value"), ({"text": ["a", 3]}, "invalid_value"), ({"text": []}, "no_text"),
