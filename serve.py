@@ -28,6 +28,9 @@ import cli
 from cli import notice
 from files import UserError
 
+# Seconds that an idle connection is kept. nginx keeps its own for 60: who closes first must not be this side, or a
+# request may meet a connection that has just gone.
+KEEP_ALIVE = 75
 KEY_VARIABLE = "SEMANTIC_INDEX_API_KEY"
 VERSION_FILE = Path(__file__).with_name("pyproject.toml")
 
@@ -151,7 +154,8 @@ def run(app, catalog, limits, listening: socket.socket) -> None:
             yield
 
     config = uvicorn.Config(app, http=Protocol, log_level="error", access_log=False, lifespan="off", ws="none",
-                            server_header=False, timeout_graceful_shutdown=int(limits.timeout) + 1)
+                            server_header=False, timeout_keep_alive=KEEP_ALIVE,
+                            timeout_graceful_shutdown=int(limits.timeout) + 1)
     Server(config).run(sockets=[listening])
 
 

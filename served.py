@@ -46,8 +46,9 @@ class Batching:
     observe: Callable[[str, int], Any]
     looked_up: Callable[[bool], Any]
 
-    def batcher(self, what: str, compute: Callable[[list], Sequence], most: int) -> Batcher:
-        return Batcher(compute, most if self.together else 1, self.wait, lambda size: self.observe(what, size))
+    def batcher(self, what: str, compute: Callable[[list], Sequence], most: int, wait: bool) -> Batcher:
+        return Batcher(compute, most if self.together else 1, self.wait if wait else 0,
+                       lambda size: self.observe(what, size))
 
 
 class ServedEncoder:
@@ -55,9 +56,10 @@ class ServedEncoder:
 
     def __init__(self, encoder: Encoder, batching: Batching) -> None:
         self.encoder = encoder
+        encoder.few_at_once = True
         self.dimensions = sorted({encoder.dimension, *encoder.matryoshka_dims}, reverse=True)
         self.cache = Cache(batching.cached, batching.looked_up)
-        self.batcher = batching.batcher("encode", self._encode, TEXTS_AT_ONCE)
+        self.batcher = batching.batcher("encode", self._encode, TEXTS_AT_ONCE, wait=True)
 
     def _encode(self, texts: list[str]) -> list[tuple[np.ndarray, int]]:
         token_ids = self.encoder.tokenizer(texts)
@@ -95,10 +97,12 @@ class ServedIndex:
         self.examples = choose_examples(saved.texts)
         flat = FlatIndex().build(saved.index.vectors)
         self._opened = store.open_saved_engine(self.engine, saved)
-        self._exact = batching.batcher("search", _Search(saved.index, flat, saved.texts), QUERIES_AT_ONCE)
-        self._engine = self._exact
-        if self.engine != "flat":
-            self._engine = batching.batcher("search", _Search(saved.index, self._opened, saved.texts), QUERIES_AT_ONCE)
+
+        def batcher_of(engine) -> Batcher:  # need not wait: those who were encoded together come together
+            return batching.batcher("search", _Search(saved.index, engine, saved.texts), QUERIES_AT_ONCE, wait=False)
+
+        self._exact = batcher_of(flat)
+        self._engine = self._exact if self.engine == "flat" else batcher_of(self._opened)
         self._users, self._retired = 0, False
 
     async def search(self, texts: Sequence[str], k: int, exact: bool) -> tuple[list[list[dict]], dict[str, float]]:

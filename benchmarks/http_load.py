@@ -46,6 +46,8 @@ class Client:
 
     async def ask(self, request: bytes) -> None:
         """Send a request, wait for its answer, and count it."""
+        if self.reader is not None and self.reader.at_eof():  # the service closes what was idle for long
+            self.close()
         if self.reader is None:
             self.reader, self.writer = await asyncio.open_connection(*self.address)
         start = time.perf_counter()

@@ -125,9 +125,10 @@ def test_order_and_duplicates_are_kept(exported, texts, monkeypatch):
         assert np.abs(found - expected).max() <= {"openvino": 0, "paddle": 1e-6}[opened.runtime]
 
 
+@pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("few", [False, True])
 @pytest.mark.parametrize("most", [17, 20])
-def test_all_texts_are_encoded_once_and_in_few_shapes_where_shapes_are_dear(few, most):
+def test_all_texts_are_encoded_once_and_in_few_shapes_where_shapes_are_dear(few, most, at_once):
     """With a runner that gives the number and the sum of a text's tokens, and a tokenizer of numbers."""
     class Sums:
         dimension, most_tokens, few_shapes = 2, 500, few
@@ -136,7 +137,8 @@ def test_all_texts_are_encoded_once_and_in_few_shapes_where_shapes_are_dear(few,
             found = []
             for number, (ids, mask) in enumerate(batches):
                 shapes.add(ids.shape)
-                assert ids.size <= 500 and ids.shape[1] <= most and (few or mask.all()) and not ids[mask == 0].any()
+                assert ids.size <= 500 and ids.shape[1] <= most and not ids[mask == 0].any()
+                assert few or at_once or mask.all()
                 found.append(np.stack([mask.sum(1), ids.sum(1)], axis=1).astype(np.float32))
                 done(number)
             return found
@@ -152,11 +154,18 @@ def test_all_texts_are_encoded_once_and_in_few_shapes_where_shapes_are_dear(few,
         token_ids = [rng.integers(1, 9999, length) for length in rng.integers(3, most + 1, rng.integers(1, 900))]
         texts = [" ".join(map(str, ids)) for ids in token_ids]
         done.clear()
-        vectors, = Encoder(Sums(), Numbers(), 64, most).encode_chunks([texts], done.append)
+        encoder = Encoder(Sums(), Numbers(), 64, most)
+        encoder.few_at_once = at_once
+        vectors, = encoder.encode_chunks([texts], done.append)
         right = np.array([(len(ids), ids.sum()) for ids in token_ids])
         assert np.allclose(vectors, right / np.linalg.norm(right, axis=1, keepdims=True)) and sum(done) == len(texts)
-    sizes = len(shapes) / len({length for _, length in shapes})
-    assert sizes <= 4 if few else sizes > 10
+    lengths, sizes = {length for _, length in shapes}, {size for size, _ in shapes}
+    if at_once:
+        assert lengths == {8, 16, most}
+    if few and at_once:
+        assert sizes == {1, 2, 4, 8, 16}
+    else:
+        assert len(shapes) / len(lengths) <= 4 if few else len(shapes) / len(lengths) > 10
 
 
 @pytest.mark.parametrize("length", [LENGTH, 3])
