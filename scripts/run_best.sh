@@ -39,11 +39,11 @@ END
 if [[ " $*" == *" --model_name_or_path"* ]]; then # pretrained weights bear small steps only, and need few
   export FIRST="--epochs 2 --learning_rate 1.5E-4 --dropout 0" LATER="--epochs 1 --learning_rate 7.5E-5 --dropout 0"
 else
-  export FIRST="--epochs 4 --learning_rate 1E-3" LATER="--epochs 2 --learning_rate 5E-4"
+  export FIRST="--epochs 6 --learning_rate 1E-3" LATER="--epochs 2 --learning_rate 5E-4"
   export MODEL=$out/encoder
   [ -d "$MODEL" ] || { say "encoder" && make_encoder "$MODEL"; }
 fi
-bash "$project/scripts/mine_and_train.sh" "$data" "$out" --all_pairs "$@"
+bash "$project/scripts/mine_and_train.sh" "$data" "$out" --all_pairs --scale 20 --no_length_bucketing "$@"
 [ -f "$data/semantic_similar_pair.tsv" ] || exit 0
 
 say "recall by the model"
