@@ -21,9 +21,9 @@ from runtime import configure_environment, describe_runtime, gather_rows, gpu_bu
 from tokenizer import Tokenizer
 
 CHUNK = 65_536  # texts that are tokenized and sorted by length together
-# A few texts are computed at lengths that are multiples of the one, and in batches of up to the other, so that every
-# thread gets some: of 4, 8 and 16, and of 16 and 32, the fastest for 12 and for 32 texts.
-STEP_OF_FEW, MOST_OF_FEW = 8, 16
+# A few texts are computed at 8, 16, 24, 32, 48, 64, 96, ... tokens and in batches of up to 16 texts, so that every
+# thread gets some. For 12 and for 32 texts that is as fast as any; more shapes would take more memory.
+MOST_OF_FEW = 16
 
 
 class Encoder:
@@ -131,10 +131,22 @@ class Encoder:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # half precision leaves them off by some 1e-3
         return vectors[place_of_text]
 
+    def warm_up(self) -> None:
+        """With few at once: meet each shape of a batch before the first text does, where a new one is dear."""
+        if not self.runner.few_shapes:
+            return
+        for length in dict.fromkeys(self._lengths([range(length) for length in range(2, self.max_seq_length + 1)])):
+            for texts in (1, 2, 4, 8, MOST_OF_FEW):
+                shape = self._size_for(texts, max(1, self.token_budget // int(length))), length
+                batch = np.zeros(shape, np.int64), np.ones(shape, np.float32)
+                self.runner.run([batch] * 2 * self.runner.streams, lambda number: None)
+
     def _lengths(self, token_ids: Sequence[Sequence[int]]) -> np.ndarray:
         """The length, with padding, at which each text is computed; it hangs on its own length alone."""
         lengths = np.array([len(ids) for ids in token_ids])
-        step = STEP_OF_FEW if self.few_at_once else 2 if self.runner.few_shapes else 1
+        step: Any = 2 if self.runner.few_shapes else 1
+        if self.few_at_once:
+            step = np.maximum(8, 2.0 ** (np.ceil(np.log2(lengths)) - 2)).astype(int)
         return np.minimum(-(-lengths // step) * step, self.max_seq_length)
 
     def _batches(self, lengths: np.ndarray) -> list[np.ndarray]:

@@ -36,11 +36,13 @@ class Runner(Protocol):
         dimension: D, of its vectors.
         most_tokens: in a batch; None if a batch is the faster the larger it is.
         few_shapes: whether each shape of a batch costs it time and memory when it is new, so that there should be few.
+        streams: batches that it computes at the same time.
     """
 
     dimension: int
     most_tokens: int | None
     few_shapes: bool
+    streams: int
 
     def run(self, batches: Iterable[Batch], done: Callable[[int], Any]) -> list[np.ndarray]:
         """Unit vectors of each batch, float32 [B, D], in the order of the batches; `done(its number)` follows each."""
@@ -50,15 +52,15 @@ class DygraphRunner:
     """The model as it is, on the device that Paddle was started for; in half precision on a GPU where asked.
 
     Args:
-        side_by_side: batches computed at once, each in a thread of its own; more than one is for CPUs.
+        streams: more than one is for CPUs.
     """
 
     few_shapes = False
 
-    def __init__(self, model, precision: str = "fp32", side_by_side: int = 1) -> None:
+    def __init__(self, model, precision: str = "fp32", streams: int = 1) -> None:
         import paddle
 
-        self.model, self.dimension, self.side_by_side = model, model.dimension, side_by_side
+        self.model, self.dimension, self.streams = model, model.dimension, streams
         self.most_tokens: int | None = CPU_TOKENS if paddle.get_device() == "cpu" else None
         self.half: Any = {"bf16": "bfloat16", "fp16": "float16"}.get(precision)
 
@@ -70,9 +72,9 @@ class DygraphRunner:
                 return self.model(*map(paddle.to_tensor, batch)).numpy()
 
         vectors = []
-        pool = ThreadPoolExecutor(self.side_by_side)
+        pool = ThreadPoolExecutor(self.streams)
         try:
-            for number, found in enumerate((map if self.side_by_side == 1 else pool.map)(encode, batches)):
+            for number, found in enumerate((map if self.streams == 1 else pool.map)(encode, batches)):
                 vectors.append(found)
                 done(number)
         finally:
@@ -92,7 +94,7 @@ class OpenVinoRunner:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", SHAPE_CACHE)
         import openvino
 
-        self.dimension, self.few_shapes = dimension, precision == "int8"
+        self.dimension, self.few_shapes, self.streams = dimension, precision == "int8", threads
         model = openvino.Core().compile_model(str(folder / "model.xml"), "CPU", {
             "PERFORMANCE_HINT": "THROUGHPUT", "CPU_RUNTIME_CACHE_CAPACITY": SHAPE_CACHE,
             "NUM_STREAMS": str(threads), "INFERENCE_NUM_THREADS": str(threads),
@@ -117,7 +119,7 @@ class PaddleRunner:
     """`model.json` of an export by paddle.inference with oneDNN. Without its memory pass, which fails in Paddle 3.3."""
 
     most_tokens: int | None = CPU_TOKENS
-    few_shapes = False
+    few_shapes, streams = False, 1
 
     def __init__(self, folder: Path, dimension: int, precision: str, threads: int) -> None:
         from paddle import inference

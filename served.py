@@ -57,6 +57,7 @@ class ServedEncoder:
     def __init__(self, encoder: Encoder, batching: Batching) -> None:
         self.encoder = encoder
         encoder.few_at_once = True
+        encoder.warm_up()
         self.dimensions = sorted({encoder.dimension, *encoder.matryoshka_dims}, reverse=True)
         self.cache = Cache(batching.cached, batching.looked_up)
         self.batcher = batching.batcher("encode", self._encode, TEXTS_AT_ONCE, wait=True)

@@ -131,7 +131,7 @@ def test_order_and_duplicates_are_kept(exported, texts, monkeypatch):
 def test_all_texts_are_encoded_once_and_in_few_shapes_where_shapes_are_dear(few, most, at_once):
     """With a runner that gives the number and the sum of a text's tokens, and a tokenizer of numbers."""
     class Sums:
-        dimension, most_tokens, few_shapes = 2, 500, few
+        dimension, most_tokens, few_shapes, streams = 2, 500, few, 1
 
         def run(self, batches, done):
             found = []
@@ -156,6 +156,9 @@ def test_all_texts_are_encoded_once_and_in_few_shapes_where_shapes_are_dear(few,
         done.clear()
         encoder = Encoder(Sums(), Numbers(), 64, most)
         encoder.few_at_once = at_once
+        if at_once:
+            encoder.warm_up()
+            met = set(shapes)
         vectors, = encoder.encode_chunks([texts], done.append)
         right = np.array([(len(ids), ids.sum()) for ids in token_ids])
         assert np.allclose(vectors, right / np.linalg.norm(right, axis=1, keepdims=True)) and sum(done) == len(texts)
@@ -163,7 +166,7 @@ def test_all_texts_are_encoded_once_and_in_few_shapes_where_shapes_are_dear(few,
     if at_once:
         assert lengths == {8, 16, most}
     if few and at_once:
-        assert sizes == {1, 2, 4, 8, 16}
+        assert sizes == {1, 2, 4, 8, 16} and shapes == met
     else:
         assert len(shapes) / len(lengths) <= 4 if few else len(shapes) / len(lengths) > 10
 
