@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -251,15 +252,18 @@ def test_other_faults_of_a_request(service):
     assert error_of(service.http.get("/search?text=%ff&k=x"), 422) == "invalid_value"
     assert error_of(service.http.post("/search", content=b"x" * ((1 << 20) + 1)), 413) == "body_too_large"
 
-    def endless():
-        while True:
-            yield b" " * 65536
 
+
+@pytest.mark.parametrize("blocks", [1600, None])
+def test_bodies_of_a_hundred_megabytes_and_without_end(service, blocks):
     import httpx
 
+    before = service.memory()
+    length = {"content-length": str(65536 * blocks)} if blocks else {}
+    body = (b" " * 65536 for _ in (range(blocks) if blocks else itertools.count()))
     with contextlib.suppress(httpx.TransportError):  # the connection is closed while more arrives
-        assert error_of(service.http.post("/search", content=endless()), 413) == "body_too_large"
-    assert service.http.get("/healthz").status_code == 200
+        assert error_of(service.http.post("/search", content=body, headers=length), 413) == "body_too_large"
+    assert service.http.get("/healthz").status_code == 200 and service.memory() - before < 20
 
 
 @pytest.mark.parametrize("start", ["GET / HTTP/9.9\r\n\r\n", "nonsense\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01", "GET /é HTTP/1.1\r\nhost: x\r\n\r\n",
@@ -350,6 +354,10 @@ def test_reload_takes_what_is_new_and_keeps_what_runs(folders, tmp_path):
         live.symlink_to(broken)
         answer = service.http.post("/admin/reload")
         assert error_of(answer, 409) == "reload_failed" and "incomplete" in answer.text
+        (broken / "manifest.json").unlink()
+        (broken / "manifest.json").mkdir()
+        answer = service.http.post("/admin/reload")
+        assert error_of(answer, 409) == "reload_failed"
         live.unlink()
         live.symlink_to(folders["cut"])  # of another checkpoint
         assert "no --params_path is it" in service.http.post("/admin/reload").text
