@@ -1,4 +1,4 @@
-"""Encoders in Hugging Face's form: what they compute, which files are taken and refused, their tokenizers, text prefixes."""
+"""Encoders in Hugging Face's form: what they compute, which configs and files of weights are taken and refused."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PROJECT, SOURCES, TARGETS, pair_lines, train, weights, write
+from conftest import PROJECT, SOURCES, write
 from hugging_face import (
     POSITIONS,
     PREFIXES,
@@ -21,57 +21,20 @@ from hugging_face import (
     wordpiece,
     write_folder,
 )
-from test_recall import run
+from imported_encoders import (  # noqa: F401 - a fixture
+    QUERY,
+    encoder_of,
+    import_flags,
+    imported,
+    tiny_fixture,
+    vectors_of,
+)
 
 import import_encoder
-import predict
-import search
-import train_batch_neg
-from checkpoint import fingerprint_of, load_checkpoint, read_state_dict
-from encoder import Encoder
+from checkpoint import load_checkpoint, read_state_dict
 from files import UserError
-from inference import DygraphRunner
-from tokenizer import Tokenizer
 
 TEXTS = [*SOURCES, "hello", "快", "a→b ￥9 ²", "[SEP] x", "".join(SOURCES[:8])]
-QUERY = "query: "
-
-
-def import_flags(folder, out, pooling: str = "mean", *flags: str) -> list[str]:
-    return ["--model_name_or_path", str(folder), "--pooling", pooling, "--save_dir", str(out), *flags]
-
-
-def imported(folder, out, *flags: str) -> str:
-    """Parameter file of the checkpoint that import_encoder.py makes."""
-    assert import_encoder.main(import_flags(folder, out, *flags)) == 0
-    return str(Path(out) / "model_state.pdparams")
-
-
-def vectors_of(params: str, texts: list[str], tmp_path: Path, length: int = 32) -> np.ndarray:
-    """Through the export, as a user has them on a CPU."""
-    out = tmp_path / "v.npy"
-    assert predict.main(["--device", "cpu", "--params_path", params, "--precision", "fp32", "--max_seq_length", str(length),
-                         "--text_file", write(tmp_path / "texts", "".join(f"{text}\n" for text in texts)),
-                         "--output_embeddings", str(out)]) == 0
-    return np.load(out)
-
-
-def encoder_of(params: str, length: int = 32) -> Encoder:
-    loaded = load_checkpoint(params, length)
-    return Encoder(DygraphRunner(loaded.model), loaded.tokenizer, 64, length)
-
-
-@pytest.fixture
-def tiny(tmp_path):
-    """`tiny(change)` is a folder whose weights, {name: array}, and config were changed."""
-
-    def make(change=lambda state, config: None) -> str:
-        config = config_of("bert", wordpiece().get_vocab_size())
-        state = random_weights(config)
-        change(state, config)
-        return write_folder(tmp_path / "hf", config, state)
-
-    return make
 
 
 # What they compute
@@ -114,6 +77,23 @@ def test_texts_are_as_long_as_the_encoder_has_positions(model_type, positions, t
 def test_configs_that_cannot_be_followed_are_refused(changes, words, tiny, tmp_path, failure):
     line = failure(import_encoder.main, import_flags(tiny(lambda state, config: config.update(changes)), tmp_path / "ck"))
     assert all(word in line for word in words) and not (tmp_path / "ck").exists()
+
+
+@pytest.mark.parametrize("name, value", [("pad_token_id", None), ("pad_token_id", "0"), ("vocab_size", None),
+                                         ("max_position_embeddings", None), ("hidden_size", None)])
+def test_a_config_without_a_number_ends_in_one_line(name, value, tiny, tmp_path, failure):
+    folder = Path(tiny())
+    config = json.loads((folder / "config.json").read_text())
+    write(folder / "config.json", json.dumps({**config, name: value}))
+    line = failure(import_encoder.main, import_flags(folder, tmp_path / "ck"))
+    assert name in line and "config.json" in line
+
+
+def test_a_config_cut_off_is_not_taken_for_a_missing_folder(tiny, tmp_path, failure):
+    folder = Path(tiny())
+    write(folder / "config.json", (folder / "config.json").read_text()[:40])
+    line = failure(import_encoder.main, import_flags(folder, tmp_path / "ck"))
+    assert "its config.json can't be used" in line and "no such folder" not in line
 
 
 # Files of weights
@@ -256,245 +236,6 @@ def test_a_trained_checkpoint_is_not_replaced_nor_a_link_to_one(trained, tmp_pat
     imported(tmp_path / "model_8", tmp_path / "new")
     imported(tmp_path / "model_8", tmp_path / "new", "first")
     assert json.loads((tmp_path / "new" / "semantic_index.json").read_text())["pooling"] == "first"
-
-
-# Tokenizers
-
-@pytest.mark.parametrize("prefix", ["", QUERY])
-@pytest.mark.parametrize("backend", [wordpiece, unigram, byte_level_bpe])
-def test_a_ready_made_tokenizer_is_followed(backend, prefix, tmp_path):
-    right = backend()
-    right.enable_padding()
-    right.enable_truncation(5)  # what a file holds of these does not count
-    right.save(str(tmp_path / "tokenizer.json"))
-    right.no_padding()
-    texts = [*SOURCES, "Héllo, how are   you?", "①ＡＢＣ", "", " ", "x" * 200, "a→b"]
-    for length in (8, 14, 64):
-        right.enable_truncation(length)
-        expected = [right.encode(prefix + text).ids for text in texts]
-        assert Tokenizer(tmp_path, length, prefix)(texts) == expected
-        assert length == 64 or any(len(ids) == length for ids in expected)
-
-
-@pytest.mark.parametrize("backend, spelt", [(wordpiece, "[SEP]"), (wordpiece, "[PAD]"), (byte_level_bpe, "</s>"),
-                                            (byte_level_bpe, "<pad>")])
-def test_a_text_that_spells_out_a_special_token_is_read_as_a_text(backend, spelt, tmp_path):
-    right = backend()
-    right.save(str(tmp_path / "tokenizer.json"))
-    special = right.token_to_id(spelt)
-    assert special in right.encode(f"a{spelt}a").ids[1:-1]
-    ids = Tokenizer(tmp_path, 64)([f"a{spelt}a"])[0]
-    assert special not in ids[1:-1] and len(ids) > 5
-
-
-def test_unigram_reads_a_spelt_special_token_as_such(tmp_path):
-    """There it is a piece of the vocabulary like any other, and the likeliest one: nothing tells the two apart."""
-    unigram().save(str(tmp_path / "tokenizer.json"))
-    assert Tokenizer(tmp_path, 64)(["a</s>a"])[0].count(2) == 2
-
-
-def test_a_vocab_txt_of_hugging_face_is_read_by_their_rules(tiny, tmp_path):
-    """They make no words of symbols, as PaddleNLP does."""
-    texts = ["a→b", "9￥9", "x²", "Héllo [SEP] 快递", "hello\u00ad9", "①"]
-    folder, right = tiny(), wordpiece()
-    right.encode_special_tokens = True
-    expected = [right.encode(text).ids for text in texts]
-    assert Tokenizer(folder, 64, hugging_face=True)(texts) == expected
-    assert Tokenizer(folder, 64)(texts) != expected
-    params = imported(folder, tmp_path / "ck")
-    assert load_checkpoint(params, 32).tokenizer(texts) == expected
-    pairs = write(tmp_path / "t", pair_lines())
-    train(train_batch_neg, folder, pairs, tmp_path / "out", "--max_steps", "1")
-    assert load_checkpoint(str(tmp_path / "out" / "latest" / "model_state.pdparams"), 32).tokenizer(texts) == expected
-
-
-@pytest.mark.parametrize("lowercase", [False, True])
-def test_a_vocab_txt_is_lowercased_where_its_config_says_so(lowercase, tiny):
-    folder = tiny()
-    write(Path(folder) / "tokenizer_config.json", json.dumps({"do_lower_case": lowercase}))
-    upper, lower = Tokenizer(folder, 64, hugging_face=True)(["HELLO", "hello"])
-    assert (upper == lower) == lowercase
-
-
-@pytest.mark.parametrize("config, text, expected", [
-    ({"strip_accents": False}, "é", False), ({}, "é", True), ({"do_lower_case": False}, "é", False),
-    ({"do_lower_case": False, "strip_accents": True}, "é", True), ({"strip_accents": None}, "é", True)])
-def test_accents_go_as_the_config_says(config, text, expected, tiny):
-    folder = tiny()
-    write(Path(folder) / "tokenizer_config.json", json.dumps(config))
-    found, plain = Tokenizer(folder, 64, hugging_face=True)([text, "e"])
-    assert (found == plain) == expected
-
-
-@pytest.mark.parametrize("name, value", [("do_lower_case", "false"), ("do_lower_case", None), ("strip_accents", 1)])
-def test_a_tokenizer_config_of_another_type_ends_in_one_line(name, value, tiny, tmp_path, failure):
-    folder = tiny()
-    write(Path(folder) / "tokenizer_config.json", json.dumps({name: value}))
-    line = failure(import_encoder.main, import_flags(folder, tmp_path / "ck"))
-    assert f"tokenizer_config.json: {name} {value!r} is not true or false" in line
-
-
-@pytest.mark.parametrize("name, value", [("pad_token_id", None), ("pad_token_id", "0"), ("vocab_size", None),
-                                         ("max_position_embeddings", None), ("hidden_size", None)])
-def test_a_config_without_a_number_ends_in_one_line(name, value, tiny, tmp_path, failure):
-    folder = Path(tiny())
-    config = json.loads((folder / "config.json").read_text())
-    write(folder / "config.json", json.dumps({**config, name: value}))
-    line = failure(import_encoder.main, import_flags(folder, tmp_path / "ck"))
-    assert name in line and "config.json" in line
-
-
-def test_a_config_cut_off_is_not_taken_for_a_missing_folder(tiny, tmp_path, failure):
-    folder = Path(tiny())
-    write(folder / "config.json", (folder / "config.json").read_text()[:40])
-    line = failure(import_encoder.main, import_flags(folder, tmp_path / "ck"))
-    assert "its config.json can't be used" in line and "no such folder" not in line
-
-
-def without_ends(kind: dict) -> None:
-    kind["post_processor"] = None
-
-
-def without_padding(kind: dict) -> None:
-    kind["added_tokens"] = [token for token in kind["added_tokens"] if token["content"] != "<pad>"]
-    kind["model"]["vocab"][1][0] = "<nothing>"
-
-
-def with_three_ends(kind: dict) -> None:
-    kind["post_processor"]["single"].append({"SpecialToken": {"id": "</s>", "type_id": 0}})
-
-
-def of_no_kind(kind: dict) -> None:
-    kind["model"]["type"] = "Telegraph"
-
-
-@pytest.mark.parametrize("harm, words", [
-    (without_ends, ["puts 0 special tokens", "post_processor"]), (with_three_ends, ["puts 3 special tokens"]),
-    (without_padding, ["no padding token", "pad_token", "tokenizer_config.json"]), (of_no_kind, ["`tokenizers` can't read it"])])
-def test_a_tokenizer_that_cannot_be_used_is_refused(harm, words, tiny, tmp_path, failure):
-    path = Path(tiny()) / "tokenizer.json"
-    kind = json.loads(unigram().to_str())
-    harm(kind)
-    path.write_text(json.dumps(kind))
-    line = failure(import_encoder.main, import_flags(path.parent, tmp_path / "ck"))
-    assert str(path) in line and all(word in line for word in words)
-
-
-def test_a_damaged_tokenizer_is_refused(tiny, tmp_path, failure):
-    path = Path(tiny()) / "tokenizer.json"
-    path.write_text(unigram().to_str()[:-60])
-    assert f"{path}: `tokenizers` can't read it" in failure(import_encoder.main, import_flags(path.parent, tmp_path / "ck"))
-
-
-@pytest.mark.parametrize("named", ["[FILL]", {"content": "[FILL]", "lstrip": False}])
-def test_the_padding_token_may_be_named(named, tmp_path):
-    backend = json.loads(unigram().to_str().replace("<pad>", "[FILL]"))
-    (tmp_path / "tokenizer.json").write_text(json.dumps(backend))
-    write(tmp_path / "tokenizer_config.json", json.dumps({"pad_token": named}))
-    assert Tokenizer(tmp_path, 8).pad_id == 1
-
-
-# Text prefixes
-
-@pytest.fixture(scope="module")
-def with_prefix(tmp_path_factory) -> str:
-    """Parameter file of a checkpoint trained for 2 steps with a prefix; `plain` beside it has it in its texts instead."""
-    base = tmp_path_factory.mktemp("prefix")
-    config = config_of("bert", wordpiece().get_vocab_size(), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    folder = write_folder(base / "hf", config, random_weights(config))
-    rows = [line.split("\t") for line in pair_lines().splitlines()]
-    spelt = "".join(f"{QUERY}{a}\t{QUERY}{b}\n" for a, b in rows)
-    common = ["--pooling", "mean", "--max_steps", "2", "--learning_rate", "1e-3", "--output_emb_size", "8", "--batch_size", "4"]
-    train(train_batch_neg, folder, write(base / "t", pair_lines()), base / "out", "--text_prefix", QUERY, *common)
-    train(train_batch_neg, folder, write(base / "s", spelt), base / "plain", *common)
-    return str(base / "out" / "latest" / "model_state.pdparams")
-
-
-@pytest.fixture
-def without(with_prefix) -> str:
-    return with_prefix.replace("/out/", "/plain/")
-
-
-def test_training_takes_the_prefix(with_prefix, without):
-    trained, right = (weights(Path(path).parents[1]) for path in (with_prefix, without))
-    assert trained.keys() == right.keys() and all(np.array_equal(trained[name], right[name]) for name in right)
-    assert fingerprint_of(with_prefix) != fingerprint_of(without)
-    manifest = json.loads((Path(with_prefix).parent / "semantic_index.json").read_text())
-    assert manifest["text_prefix"] == QUERY
-
-
-def test_predict_takes_the_prefix(with_prefix, without, tmp_path):
-    found = vectors_of(with_prefix, SOURCES, tmp_path)
-    right = vectors_of(without, [QUERY + text for text in SOURCES], tmp_path)
-    assert np.allclose(found, right, atol=1e-6)
-    assert not np.allclose(found, vectors_of(without, SOURCES, tmp_path), atol=1e-3)
-    assert np.allclose(found, encoder_of(with_prefix).encode(SOURCES), atol=1e-5)
-    export, = (Path(with_prefix).parent / "export").glob("*-fp32")
-    moved = shutil.copytree(export, tmp_path / "export")
-    assert np.array_equal(vectors_of(str(moved), SOURCES, tmp_path), found)
-
-
-@pytest.mark.usefixtures("compiled_once")
-def test_recall_and_search_take_the_prefix(with_prefix, without, tmp_path, corpus_file, pair_file, capsys, failure):
-    common = ["--recall_num", "5", "--precision", "fp32"]
-    rows = run(with_prefix, pair_file, corpus_file, tmp_path / "o", *common, "--index_dir", str(tmp_path / "ix"))
-    pairs = write(tmp_path / "p", "".join(f"{QUERY}{a}\t{QUERY}{b}\n" for a, b in zip(SOURCES, TARGETS)))
-    corpus = write(tmp_path / "c", "".join(f"{QUERY}{text}\n" for text in TARGETS + SOURCES[8:]))
-    right = run(without, pairs, corpus, tmp_path / "r", *common)
-    assert [[QUERY + row[0], QUERY + row[1]] for row in rows] == [row[:2] for row in right] and len(rows) == 80
-    assert [float(row[2]) for row in rows] == pytest.approx([float(row[2]) for row in right], abs=2e-6)
-    capsys.readouterr()
-    question = ["--index_dir", str(tmp_path / "ix"), "--precision", "fp32", "--max_seq_length", "32", "--query", SOURCES[0],
-                "--top_k", "5", "--format", "tsv"]
-    assert search.main(["--device", "cpu", "--params_path", with_prefix, *question]) == 0
-    found = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert [row[:2] for row in found] == [row[:2] for row in rows[:5]]
-    assert [float(row[2]) for row in found] == pytest.approx([float(row[2]) for row in rows[:5]], abs=2e-6)
-    assert "checkpoint" in failure(search.main, ["--device", "cpu", "--params_path", without, *question])
-
-
-def test_resume_keeps_the_prefix(tmp_path, tiny, pair_file, failure):
-    folder = tiny(lambda state, config: config.update(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
-    flags = ["--text_prefix", QUERY, "--pooling", "mean", "--batch_size", "4", "--epochs", "1", "--save_steps", "2"]
-    train(train_batch_neg, folder, pair_file, tmp_path / "whole", *flags)
-    shutil.copytree(tmp_path / "whole", tmp_path / "half", symlinks=True)
-    shutil.rmtree(tmp_path / "half" / "model_4")
-    (tmp_path / "half" / "latest").unlink()
-    (tmp_path / "half" / "latest").symlink_to("model_2")
-    common = ["--device", "cpu", "--model_name_or_path", folder, "--train_set_file", pair_file, "--save_dir",
-              str(tmp_path / "half"), "--max_seq_length", "32", "--seed", "1", "--resume", *flags]
-    for other in ("passage: ", ""):
-        line = failure(train_batch_neg.main, [*common, "--text_prefix", other])
-        assert "trained with --text_prefix query: , now it is " in line
-    train(train_batch_neg, folder, pair_file, tmp_path / "half", "--resume", *flags)
-    assert all(np.array_equal(weights(tmp_path / "half")[name], value) for name, value in weights(tmp_path / "whole").items())
-
-
-@pytest.mark.parametrize("length, fits", [(4, False), (5, True)])
-def test_a_prefix_that_leaves_no_room_is_refused(length, fits, tiny, with_prefix, tmp_path, pair_file, failure):
-    """[CLS] query : [SEP] are 4 tokens."""
-    flags = ["--device", "cpu", "--model_name_or_path", tiny(), "--train_set_file", pair_file, "--save_dir",
-             str(tmp_path / "o"), "--max_steps", "1", "--text_prefix", QUERY, "--max_seq_length", str(length)]
-    scoring = ["--device", "cpu", "--params_path", with_prefix, "--max_seq_length", str(length), "--text_pair_file", pair_file,
-               "--precision", "fp32"]
-    if fits:
-        assert train_batch_neg.main(flags) == 0 and predict.main(scoring) == 0
-    else:
-        for main, given in ((train_batch_neg.main, flags), (predict.main, scoring)):
-            line = failure(main, given)
-            assert "--max_seq_length 4 leaves no room" in line and "'query: '" in line and "use 5 or more" in line
-
-
-@pytest.mark.parametrize("backend, model_type, blank, lettered", [
-    (None, "bert", ["", " ", "\u200b"], ["x", "[", "快"]), (unigram, "xlm-roberta", ["", " "], ["x", "快"]),
-    (byte_level_bpe, "roberta", [""], ["x", "a", "快"])])  # there "query: " alone has a token for its blank, as "query: x"
-def test_texts_without_tokens_of_their_own_are_counted(backend, model_type, blank, lettered, tmp_path):
-    config = config_of(model_type, 500)
-    folder = write_folder(tmp_path / "hf", config, random_weights(config), backend and backend())
-    for prefix in ("", QUERY):
-        encoder = encoder_of(imported(folder, tmp_path / "ck", "mean", "--text_prefix", prefix))
-        encoder.encode([*lettered, *blank])
-        assert encoder.tokenless == len(blank)
 
 
 # A real one

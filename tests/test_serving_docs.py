@@ -8,8 +8,8 @@ import sys
 
 import pytest
 from conftest import PROJECT, run_process
+from page_browser import CHROMIUM
 from running_service import Service
-from test_page import CHROMIUM
 from test_serve import flags_of, folders, service  # noqa: F401 - fixtures
 
 DOCUMENT = (PROJECT / "docs" / "serving.md").read_text(encoding="utf-8")
@@ -65,8 +65,10 @@ def test_the_wrapper(folders):  # noqa: F811
 
 def test_the_page_of_the_service(folders):  # noqa: F811
     """What tests of the page ask of a server that has no switches, asked of the real one. Without Chromium they skip."""
+    files = sorted(map(str, (PROJECT / "tests").glob("test_page_*.py")))
+    assert files
     with Service(*flags_of(folders, "bank", "small")) as running:
-        done = run_process(sys.executable, "-m", "pytest", "tests/test_page.py", "-q", SEARCH_PAGE_URL=running.url)
+        done = run_process(sys.executable, "-m", "pytest", *files, "-q", SEARCH_PAGE_URL=running.url)
     assert done.returncode == 0, done.stdout[-3000:]
 
 
