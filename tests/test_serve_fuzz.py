@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 from running_service import Service
-from test_serve import BAD, RAW, flags_of, folders  # noqa: F401 - a fixture
+from served_indexes import flags_of, folders_fixture  # noqa: F401 - fixtures
+from test_serve_faults import BAD, RAW
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 
 
 @pytest.mark.skipif(not SCHEMATHESIS.exists(), reason="schemathesis is not installed (it needs Python 3.10)")
-def test_nothing_that_schemathesis_sends_is_a_fault_of_ours(folders, tmp_path):  # noqa: F811
+def test_nothing_that_schemathesis_sends_is_a_fault_of_ours(folders, tmp_path):
     with Service(*flags_of(folders, "bank", "cut")) as service:
         for body, _ in BAD * 3:
             service.http.post("/search", json=body)
@@ -36,7 +37,7 @@ def requests_of(service) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith("semantic_index_requests_total{"))
 
 
-def test_the_description_is_there(folders):  # noqa: F811
+def test_the_description_is_there(folders):
     with Service(*flags_of(folders, "bank")) as service:
         paths = service.http.get("/openapi.json").json()["paths"]
         assert set(paths["/search"]) == {"get", "post"} and "422" in paths["/search"]["post"]["responses"]

@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import PROJECT, make_encoder_folder, pair_lines, write
 from running_service import Service
-from test_serve import build_index
+from served_indexes import build_index
 
 sys.path.append(str(PROJECT / "benchmarks"))
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import PROJECT, run_process
 from page_browser import CHROMIUM
 from running_service import Service
-from test_serve import flags_of, folders, service  # noqa: F401 - fixtures
+from served_indexes import flags_of, folders_fixture, service_fixture  # noqa: F401 - fixtures
 
 DOCUMENT = (PROJECT / "docs" / "serving.md").read_text(encoding="utf-8")
 CURL = [line for block in re.findall(r"```bash\n(.*?)```", DOCUMENT, re.DOTALL) for line in block.splitlines()]
@@ -55,7 +55,7 @@ def test_flags_and_defaults_are_those_of_the_script():
             assert name in defaults and (not value or float(value) == defaults[name]), name
 
 
-def test_the_wrapper(folders):  # noqa: F811
+def test_the_wrapper(folders):
     environment = {"DEVICE": "cpu", "PARAMS_PATH": folders["params"], "INDEX_DIR": str(folders["bank"]), "NAME": "wrapped"}
     with Service("--max_k", "5", command=["bash", str(PROJECT / "scripts" / "run_serve.sh")], **environment) as running:
         assert running.http.get("/readyz").json()["indexes"] == ["wrapped"]
@@ -63,7 +63,7 @@ def test_the_wrapper(folders):  # noqa: F811
         assert running.stop() == 0
 
 
-def test_the_page_of_the_service(folders):  # noqa: F811
+def test_the_page_of_the_service(folders):
     """What tests of the page ask of a server that has no switches, asked of the real one. Without Chromium they skip."""
     files = sorted(map(str, (PROJECT / "tests").glob("test_page_*.py")))
     assert files
@@ -73,7 +73,7 @@ def test_the_page_of_the_service(folders):  # noqa: F811
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium")
-def test_the_screenshot_is_made_anew(folders, tmp_path):  # noqa: F811
+def test_the_screenshot_is_made_anew(folders, tmp_path):
     pytest.importorskip("playwright", reason="Playwright is missing")
     picture = tmp_path / "page.png"
     done = run_process("python", "scripts/screenshot.py", "--query", "密码", "--chromium", CHROMIUM, "--output", str(picture), "--",
