@@ -91,7 +91,7 @@ def read_json(path: str | os.PathLike) -> dict:
     """Read a JSON object; a damaged file is a UserError that names it."""
     try:
         value = json.loads(Path(path).read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); restore it from a good copy or make it again") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds {type(value).__name__} where a JSON object belongs; make it again")

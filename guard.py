@@ -1,6 +1,6 @@
 """What stands before every request: key, size, deadline, a bounded number at work, counts; and one form of all errors.
 
-`Guard` is ASGI middleware. `Protocol` is uvicorn's, with a deadline for what comes before there is a request.
+`Guard` is ASGI middleware. What comes before there is a request is in http_protocol.py.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import ipaddress
 import json
 import math
 import time
@@ -16,14 +17,12 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-HEAD_BYTES = 1 << 16  # of a request line with its headers
 # Seconds for which what a refused client still sends is thrown away: closing a connection at once, with input unread,
 # would take the answer from it as well.
 LINGER = 2
@@ -50,17 +49,18 @@ class ApiError(Exception):
         status: of HTTP.
         code: a word for programs.
         message: a sentence for people.
+        param: the part of the request that is meant.
     """
 
-    def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
+    def __init__(self, status: int, code: str, message: str, param: str | None = None, **headers: str) -> None:
         super().__init__(message)
-        self.status, self.code, self.message = status, code, message
+        self.status, self.code, self.message, self.param = status, code, message, param
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def body(self) -> bytes:
         """The one form that all errors have, which is OpenAI's."""
         kind = TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        error = {"message": self.message, "type": kind, "param": None, "code": self.code}
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return json.dumps({"error": error}, ensure_ascii=True).encode()
 
 
@@ -85,7 +85,8 @@ class Guard:
 
     Args:
         paths: those that `app` answers, for the counts; others are counted as one.
-        key: that a request has to bring as `Authorization: Bearer KEY`; None asks for none.
+        key: that a request has to bring as `Authorization: Bearer KEY`. None asks for none, and answers only to the
+            names of this machine: a page that points a name of its own at it (DNS rebinding) is refused.
         open_paths: those that need no key.
     """
 
@@ -131,9 +132,15 @@ class Guard:
     async def _admit(self, scope: Scope, receive: Receive) -> bytes:
         """The body of a request that may be answered; ApiError for any other."""
         headers = dict(scope["headers"])
+        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) > 1:
+            raise ApiError(400, "invalid_http", f"{len(hosts)} Host headers; send one")
+        if self.key is None and not all(map(is_loopback, hosts)):
+            raise ApiError(403, "foreign_host", "without a key this service answers to localhost and 127.0.0.1 alone; "
+                                                "ask for it by one of these, or start it with --api_key")
         if self.key is not None and scope["path"] not in self.open_paths:
-            given = headers.get(b"authorization", b"")
-            if not hmac.compare_digest(given, b"Bearer " + self.key.encode()):
+            scheme, _, given = headers.get(b"authorization", b"").strip().partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self.key.encode()):
                 raise ApiError(401, "invalid_api_key", "send the key of this service: Authorization: Bearer KEY",
                                www_authenticate="Bearer")
         length = headers.get(b"content-length", b"0")
@@ -218,84 +225,21 @@ class Deadline:
             raise asyncio.TimeoutError
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host, with or without a port, names this machine alone."""
+    if host.startswith("["):
+        name = host[1:].partition("]")[0]
+    else:
+        name = host if host.count(":") > 1 else host.partition(":")[0]
+    try:
+        return name.lower().rstrip(".") == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
 async def _send_error(send: Send, error: ApiError) -> None:
     body = error.body()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
     await send({"type": "http.response.start", "status": error.status,
                 "headers": [(name.encode(), value.encode()) for name, value in headers.items()]})
     await send({"type": "http.response.body", "body": body})
-
-
-class Protocol(HttpToolsProtocol):
-    """HTTP with a deadline and a size for what comes before a request's body, and one for an answer to be taken.
-
-    uvicorn alone waits for ever for the rest of a request line or header, and for a client to read its answer.
-    `Protocol.timeout` are the seconds of both.
-    """
-
-    timeout: float
-    _timer: asyncio.TimerHandle | None = None
-    _head_bytes = 0
-    _refused = False
-
-    def connection_made(self, transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._start(self._head_is_late)
-
-    def data_received(self, data: bytes) -> None:
-        if self._refused:
-            return
-        if self._timer is not None:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        if self._timer is not None and self._head_bytes > HEAD_BYTES:
-            self._refuse(431, "header_too_large", f"the request line and headers have more than {HEAD_BYTES} bytes")
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        if self._timer is None:
-            self._start(self._head_is_late)
-
-    def on_headers_complete(self) -> None:
-        self._stop()
-        super().on_headers_complete()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.transport.get_write_buffer_size():
-            self.loop.call_later(self.timeout, self._abort_if_unread)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop()
-        super().connection_lost(exc)
-
-    def send_400_response(self, msg: str) -> None:
-        """What is no HTTP."""
-        self._refuse(400, "invalid_http", msg)
-
-    def _head_is_late(self) -> None:
-        self._refuse(408, "request_timeout", f"the request did not arrive within {self.timeout:g} seconds")
-
-    def _refuse(self, status: int, code: str, message: str) -> None:
-        self._stop()
-        if self._refused or self.transport.is_closing():
-            return
-        self._refused = True
-        body = ApiError(status, code, message).body()
-        self.transport.write(b"HTTP/1.1 %d \r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-                             b"connection: close\r\n\r\n" % (status, len(body)) + body)
-        self.transport.write_eof()
-        self.loop.call_later(LINGER, self.transport.abort)
-
-    def _abort_if_unread(self) -> None:
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
-
-    def _start(self, then: Callable[[], None]) -> None:
-        self._head_bytes = 0
-        self._timer = self.loop.call_later(self.timeout, then)
-
-    def _stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ipaddress
 import os
 import re
 import signal
@@ -60,6 +59,8 @@ def parse_flags(argv: list[str] | None):
     load.add_argument("--timeout", type=cli.positive, default=10, help="seconds for a whole request")
     args = parser.parse_args(argv)
     args.index = named_folders(parser, args.index)
+    from guard import is_loopback
+
     if not is_loopback(args.host) and not args.api_key:
         parser.error(f"--host {args.host} can be reached by others; protect it with --api_key or ${KEY_VARIABLE}")
     if args.api_key and not re.fullmatch(r"[!-~]+", args.api_key):
@@ -87,16 +88,10 @@ def named_folders(parser: cli.Parser, given: list[str]) -> dict[str, str]:
     return folders
 
 
-def is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 @cli.entry_point
 def main(argv: list[str] | None = None) -> None:
     args = parse_flags(argv)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to load again
     with contextlib.closing(bind(args.host, args.port)) as listening:
         from guard import Guard, Limits, Metrics
         from served import Batching, Catalog
@@ -135,7 +130,7 @@ def run(app, catalog, limits, listening: socket.socket) -> None:
     """Answer requests until SIGTERM or SIGINT; then finish what is running."""
     import uvicorn
 
-    from guard import Protocol
+    from http_protocol import Protocol
 
     Protocol.timeout = limits.timeout
     host, number = listening.getsockname()[:2]
@@ -161,11 +156,9 @@ def run(app, catalog, limits, listening: socket.socket) -> None:
 
 async def reload(catalog) -> None:
     """SIGHUP: what can't be loaded is said, and the service goes on with what it has."""
-    try:
-        for known in await catalog.reload(list(catalog.served)):
-            notice(f"index {known['name']}: {known['texts']} texts, {'new' if known['changed'] else 'as before'}")
-    except UserError as error:
-        notice(f"reload: {error}; what was served before is served on")
+    for known in await catalog.reload(list(catalog.served)):
+        state = known.get("error") or f"{known['texts']} texts, {'new' if known['changed'] else 'as before'}"
+        notice(f"index {known['name']}: {state}")
 
 
 def project_version() -> str:

@@ -190,17 +190,18 @@ class Catalog:
         with self._loading:
             try:
                 return self._load(name)
-            except OSError as error:
-                raise UserError(f"the index {name!r} in {self.folders[name]}: {error.strerror or error}; check its "
-                                f"files and their rights") from error
+            except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
+                reason = getattr(error, "strerror", None) or error
+                raise UserError(f"the index {name!r} in {self.folders[name]}: {reason}; check its files and their "
+                                f"rights") from error
 
     def _load(self, name: str) -> ServedIndex | None:
         folder = Path(self.folders[name]).resolve()  # of a link all files are read from where it points now
         store = IndexStore(folder, strict=True, read_only=True)
         before, digest = self.served.get(name), _digest(store.manifest)
+        saved = store.open()
         if before is not None and digest == before.digest:
             return None
-        saved = store.open()
         served = ServedIndex(name, store, saved, self._encoder_of(name, saved), self.batching, digest)
         if _digest(store.manifest) != digest:
             raise UserError(f"{folder} was changed while it was being read; load it again when it is complete")
@@ -210,14 +211,23 @@ class Catalog:
         return before
 
     async def reload(self, names: Sequence[str]) -> list[dict]:
-        """Load these again while requests run; for each {"name", "texts", "changed"}."""
+        """Load these again while requests run, each whatever becomes of the others.
+
+        Returns:
+            For each {"name", "texts", "changed"}, and "error" where it could not be loaded and is served as before.
+        """
         loop = asyncio.get_running_loop()
-        report = []
+        report: list[dict[str, Any]] = []
         for name in names:
-            replaced = await loop.run_in_executor(None, self.load, name)
-            if replaced is not None:
-                replaced.retire()  # here, not in load's thread: a request that has it already says so in this one
-            report.append({"name": name, "texts": self.served[name].facts["texts"], "changed": replaced is not None})
+            found: dict[str, Any] = {"name": name, "changed": False}
+            try:
+                replaced = await loop.run_in_executor(None, self.load, name)
+                if replaced is not None:
+                    found["changed"] = True
+                    replaced.retire()  # here, not in load's thread: a request that has it already says so in this one
+            except UserError as error:
+                found["error"] = f"{error}; what was served before is served on"
+            report.append({**found, "texts": self.served[name].facts["texts"]})
         return report
 
     def _encoder_of(self, name: str, saved: SavedIndex) -> ServedEncoder:

@@ -15,8 +15,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from cli import notice
 from data import is_whole
-from files import UserError
 from guard import ApiError, Limits, Metrics
 from served import Catalog, ServedIndex
 
@@ -47,10 +47,23 @@ class Answer(BaseModel):
     results: list[Result]
 
 
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+class SearchParameters(BaseModel):
+    """Those of an address, where everything is text."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: list[str]
+    k: int = Field(10, ge=1)
+    index: Optional[str] = None
+    exact: bool = False
+
+
 class SearchRequest(BaseModel):
     """A text or several; `index` is a name that the service was started with, by default its first."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
     text: Union[str, list[str]]
     k: int = Field(10, ge=1)
     index: Optional[str] = None
@@ -71,16 +84,18 @@ class SearchResponse(BaseModel):
 class EmbeddingsRequest(BaseModel):
     """OpenAI's, as far as it makes sense here; `model` is the name of an index, whose encoder is meant."""
 
+    model_config = STRICT
     input: Union[str, list[str]]
     model: str
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Optional[int] = None
+    user: Optional[str] = None  # OpenAI's name for who asks, of no use here
 
 
 class ReloadRequest(BaseModel):
     """The index to load again; all of them where none is named."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
     index: Optional[str] = None
 
 
@@ -97,12 +112,13 @@ class Fault(BaseModel):
 
 
 ERRORS: dict[Union[int, str], dict[str, Any]] = {status: {"model": Fault} for status in
-                                                 (400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 431, 500, 504)}
+                                                 (400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 504)}
 
 
 def make_app(catalog: Catalog, limits: Limits, metrics: Metrics, version: str) -> FastAPI:
     """The application; Guard stands before it."""
-    app = FastAPI(title="Semantic index", version=version, responses=ERRORS, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Semantic index", version=version, responses=ERRORS, docs_url=None, redoc_url=None,
+                  redirect_slashes=False)
     add_error_handlers(app)
     add_search(app, catalog, limits)
     add_embeddings(app, catalog, limits)
@@ -130,20 +146,42 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, (str, int))) or "body"
-        return answer(ApiError(422, "invalid_value", f"{where[:100]}: {first['msg']}"))
+        return answer(fault_of(error.errors(), request))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        codes = {404: ("not_found", "there is no such path"),
-                 405: ("method_not_allowed", "this path takes another method")}
-        code, message = codes.get(error.status_code, ("invalid_request", str(error.detail)))
-        return answer(ApiError(error.status_code, code, message, **(error.headers or {})))
+        if error.status_code == 405:
+            methods = {method for route in app.routes if getattr(route, "path", None) == request.url.path
+                       for method in getattr(route, "methods", ())}
+            return answer(ApiError(405, "method_not_allowed", "this path takes another method",
+                                   Allow=", ".join(sorted(methods))))
+        if error.status_code == 404:
+            return answer(ApiError(404, "not_found", "there is no such path"))
+        if error.status_code == 400:  # FastAPI's, for a body that it can't decode
+            return answer(ApiError(400, "invalid_json", "the body is no JSON in UTF-8, or nested too deeply"))
+        return answer(ApiError(error.status_code, "invalid_request", str(error.detail), **(error.headers or {})))
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         return answer(ApiError(500, "internal_error", "the service failed on this request; its log says more"))
+
+
+def fault_of(errors: Sequence[Any], request: Request) -> ApiError:
+    """What is wrong with a request that does not have its form."""
+    first = max(errors, key=lambda error: len(error["loc"]))  # of the forms that a value may have, the nearest
+    kind, place = first["type"], [part for part in first["loc"][1:] if part not in ("str", "list[str]")]
+    if kind == "json_invalid":
+        return ApiError(400, "invalid_json", f"the body is no JSON: {first['ctx']['error']}, at character {place[0]}")
+    json_type = request.headers.get("content-type", "").partition(";")[0].strip() == "application/json"
+    if not place and request.method == "POST" and not json_type:
+        return ApiError(415, "unsupported_media_type", "send JSON, with the header content-type: application/json")
+    if not place:
+        return ApiError(422, "invalid_value", f"the body: {first['msg']}")
+    where = f"{place[0]}"[:100] + (f", element {place[1] + 1}" if len(place) > 1 and isinstance(place[1], int) else "")
+    said = "no such parameter" if kind == "extra_forbidden" else first["msg"]
+    if place[0] in ("text", "input") and kind in ("string_type", "list_type"):
+        said = "give a text, or a list of texts" + ("; token ids are not taken" if place[0] == "input" else "")
+    return ApiError(422, "invalid_value", f"{where}: {said}", param=f"{place[0]}"[:100])
 
 
 def index_of(catalog: Catalog, name: str | None, param: str = "index") -> ServedIndex:
@@ -163,8 +201,8 @@ def checked(texts: str | list[str], limits: Limits) -> list[str]:
     if len(texts) > limits.texts:
         raise ApiError(422, "too_many_texts", f"{len(texts)} texts; a request takes {limits.texts}")
     for number, text in enumerate(texts, 1):
-        if not text.strip():
-            raise ApiError(422, "empty_text", f"text {number} is empty")
+        if not any(character.isprintable() and not character.isspace() for character in text):
+            raise ApiError(422, "empty_text", f"text {number} is empty, or holds nothing that can be seen")
         if len(text) > limits.characters:
             raise ApiError(422, "text_too_long", f"text {number} has {len(text)} characters; a text may have "
                                                  f"{limits.characters}")
@@ -188,9 +226,13 @@ def add_search(app: FastAPI, catalog: Catalog, limits: Limits) -> None:
                         "answers": [{"text": text, "results": results} for text, results in zip(texts, found)]})
 
     @app.get("/search", response_model=SearchResponse, summary="Texts nearest to a text, or to each of several")
-    async def search_get(text: Annotated[list[str], Query()], k: Annotated[int, Query(ge=1)] = 10,
-                         index: Optional[str] = None, exact: bool = False) -> Response:
-        return await search(text, k, index, exact)
+    async def search_get(request: Request, asked: Annotated[SearchParameters, Query()]) -> Response:
+        names = [name for name, _ in request.query_params.multi_items() if name != "text"]
+        if len(set(names)) < len(names):
+            raise ApiError(422, "invalid_value", "a parameter other than text stands there twice")
+        if any("\ufffd" in text for text in asked.text):
+            raise ApiError(422, "invalid_text", "text holds bytes that are no UTF-8; percent-encode its UTF-8", "text")
+        return await search(asked.text, asked.k, asked.index, asked.exact)
 
     @app.post("/search", response_model=SearchResponse, summary="The same with a body")
     async def search_post(request: SearchRequest) -> Response:
@@ -235,10 +277,12 @@ def as_model(name: str) -> dict:
 def add_operation(app: FastAPI, catalog: Catalog, limits: Limits, metrics: Metrics, version: str) -> None:
     """What an operator and the page ask for."""
     @app.get("/healthz", summary="Whether the process answers")
+    @app.head("/healthz", include_in_schema=False)
     async def healthz() -> Response:
         return as_json({"status": "ok"})
 
     @app.get("/readyz", summary="Whether all indexes are loaded")
+    @app.head("/readyz", include_in_schema=False)
     async def readyz() -> Response:
         return as_json({"status": "ready", "indexes": list(catalog.served)})
 
@@ -260,10 +304,13 @@ def add_operation(app: FastAPI, catalog: Catalog, limits: Limits, metrics: Metri
         if origin is not None and origin.partition("://")[2] != host:
             raise ApiError(403, "foreign_origin", "a page of another site may not do this")
         names = [index_of(catalog, wanted.index).name] if wanted and wanted.index is not None else list(catalog.served)
-        try:
-            return as_json({"reloaded": await catalog.reload(names)})
-        except UserError as error:
-            raise ApiError(409, "reload_failed", f"{error}; what was served before is served on") from error
+        report = await catalog.reload(names)
+        failed = "; ".join(known["error"] for known in report if "error" in known)
+        if failed:
+            notice(f"reload: {failed}")
+            new = ", ".join(known["name"] for known in report if known["changed"])
+            raise ApiError(409, "reload_failed", failed + (f"; new is {new}" if new else ""))
+        return as_json({"reloaded": report})
 
 
 def describe(served: ServedIndex) -> dict:
@@ -278,6 +325,6 @@ def describe(served: ServedIndex) -> dict:
 def add_file(app: FastAPI, path: str, file: Path) -> None:
     """A file of the page."""
 
-    @app.get(path, include_in_schema=False)
+    @app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)
     async def show() -> FileResponse:
         return FileResponse(file, headers=PAGE_HEADERS)

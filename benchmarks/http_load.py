@@ -34,7 +34,7 @@ class Load:
 def searches(texts: Sequence[str], k: int = 10) -> Iterator[bytes]:
     """Requests for one text each, round and round."""
     for text in itertools.cycle(texts):
-        yield f"GET /search?k={k}&text={quote(text)} HTTP/1.1\r\nhost: benchmark\r\n\r\n".encode()
+        yield f"GET /search?k={k}&text={quote(text)} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
 
 
 class Client:
@@ -112,7 +112,7 @@ async def open_loop(address: Address, requests: Iterator[bytes], rate: float, se
 
 async def slow_clients(address: Address, count: int, seconds: float) -> None:
     """Clients that send a byte of a request each second, and come again when they are sent away."""
-    head = b"POST /search HTTP/1.1\r\nhost: benchmark\r\ncontent-length: 1000\r\n\r\n"
+    head = b"POST /search HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n"
     end = time.perf_counter() + seconds
 
     async def one(in_body: bool) -> None:

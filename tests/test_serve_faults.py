@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import itertools
 import json
+import re
 import socket
 import time
 
@@ -47,7 +48,7 @@ RAW = [b"", b"{", b"[]", b"null", b'{"text": NaN}', b'{"text": "a", "k": NaN}', 
 @pytest.mark.parametrize("body", RAW, ids=[repr(body[:24]) for body in RAW])
 def test_bodies_that_are_no_request(service, body):
     answer = service.http.post("/search", content=body, headers={"content-type": "application/json"})
-    assert answer.status_code in (400, 422)
+    assert answer.status_code in (400, 422)  # and never 5xx
     error_of(answer, answer.status_code)
     assert service.http.get("/healthz").status_code == 200
 
@@ -57,7 +58,7 @@ def test_bodies_that_are_no_request(service, body):
 def test_paths_lead_to_no_files(service, path):
     host, port = service.address
     with socket.create_connection((host, port), timeout=10) as connection:  # httpx would tidy the path up
-        connection.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+        connection.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 404"), answer[:200]
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] in ("not_found", "model_not_found")
@@ -69,6 +70,85 @@ def test_other_faults_of_a_request(service):
     assert error_of(service.http.get("/search?text=%ff&k=x"), 422) == "invalid_value"
     assert error_of(service.http.post("/search", content=b"x" * ((1 << 20) + 1)), 413) == "body_too_large"
 
+
+@pytest.mark.parametrize(("method", "path", "more", "status", "words"), [
+    ("POST", "/search", {"data": {"text": "a"}}, 415, "content-type: application/json"),
+    ("POST", "/search", {"content": b'{"text": "a"}'}, 415, "content-type: application/json"),
+    ("POST", "/search", {"json": {"text": ["a", None]}}, 422, "text, element 2: give a text"),
+    ("POST", "/search", {"json": {"text": 3}}, 422, "text: give a text, or a list"),
+    ("POST", "/search", {"json": {"text": "a", "top_k": 5}}, 422, "top_k: no such parameter"),
+    ("POST", "/search", {"json": {"text": "a", "k": True}}, 422, "k: "),
+    ("POST", "/search", {"json": {"text": "a", "k": "10"}}, 422, "k: "),
+    ("POST", "/search", {"json": {"text": "a", "exact": 1}}, 422, "exact: "),
+    ("POST", "/search", {"json": {"text": "\u200b\u200d"}}, 422, "nothing that can be seen"),
+    ("GET", "/search?text=a&top_k=5", {}, 422, "top_k: no such parameter"),
+    ("GET", "/search?text=a&k=5&k=6", {}, 422, "twice"),
+    ("GET", "/search?text=%FF%FE", {}, 422, "no UTF-8"),
+    ("POST", "/v1/embeddings", {"json": {"model": "bank", "input": [1, 2]}}, 422, "token ids are not taken"),
+    ("POST", "/v1/embeddings", {"json": {"model": "bank", "input": "a", "foo": 1}}, 422, "foo: no such parameter"),
+    ("POST", "/v1/embeddings", {"json": {"model": "cut", "input": "a", "dimensions": "64"}}, 422, "dimensions: "),
+    ("GET", "/search/?text=a", {}, 404, "no such path"), ("DELETE", "/search", {}, 405, "another method")])
+def test_the_message_says_what_is_wrong(service, method, path, more, status, words):
+    answer = service.http.request(method, path, **more)
+    error_of(answer, status)
+    assert words in answer.json()["error"]["message"]
+    assert status != 405 or answer.headers["allow"] == "GET, POST"
+    before, found, _ = words.partition(": ")
+    assert answer.json()["error"]["param"] == (before.partition(",")[0] if found and status == 422 else
+                                               "text" if "UTF-8" in words else None) or "token" in words
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"text": "\xff"}', b"[" * 100_000, b'{"text": "a"} trailing'])
+def test_what_is_no_json_has_one_code(service, body):
+    answer = service.http.post("/search", content=body, headers={"content-type": "application/json"})
+    assert error_of(answer, 400) == "invalid_json"
+
+
+def test_without_a_key_it_answers_to_the_names_of_this_machine(service, folders):
+    """Else a page that points its own name at 127.0.0.1 could read the corpus (DNS rebinding)."""
+    for host in ("localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:80", "127.1.2.3", "[::1]:8000", "localhost."):
+        assert service.http.get("/search?text=a", headers={"host": host}).status_code == 200
+    for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.nip.io", "10.0.0.1", "[::2]", ""):
+        for path in ("/search?text=a", "/info", "/", "/healthz"):
+            assert error_of(service.http.get(path, headers={"host": host}), 403) == "foreign_host"
+        assert error_of(service.http.post("/admin/reload", headers={"host": host, "origin": f"http://{host}"}), 403)
+    two = talk(service, b"GET /info HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\nconnection: close\r\n\r\n")
+    assert two.startswith(b"HTTP/1.1 400")
+    with Service(*flags_of(folders, "bank"), SEMANTIC_INDEX_API_KEY="s3cret") as other:
+        assert other.http.get("/info", headers={"host": "bank.example", "authorization": "bearer  s3cret"}).status_code == 200
+
+
+@pytest.mark.parametrize(("request_", "statuses"), [
+    (b"GET /nope HTTP/1.1\r\nhost: localhost\r\n\r\n", [404]), (b"GET /search?text=a HTTP/1.1\r\nhost: localhost\r\n\r\n", [200]),
+    (b"GET /search?text=a HTTP/1.1\r\nhost: localhost\r\n\r\nGET /info HTTP/1.1\r\nhost: localhost\r\n\r\n", [200, 200]),
+    (b"POST /search HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", []),
+    (b"GET /info HTTP/1.1\r\nhost: localhost\r\n\r\n"
+     b"POST /search HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", [200])])
+def test_what_stands_before_nonsense_is_answered(service, request_, statuses):
+    """And the service's log stays without a traceback (running_service.py looks at it)."""
+    answer = talk(service, request_ + b"NONSENSE\r\n\r\n")
+    assert [int(status) for status in re.findall(rb"HTTP/1.1 (\d+)", answer)] == [*statuses, 400]
+
+
+def test_who_sends_nothing_more_still_gets_the_answer(service):
+    for request, status in ((b"GET /search?text=a HTTP/1.1\r\nhost: localhost\r\n\r\n", b"200"),
+                            (b"POST /search HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99\r\n\r\n{", b"400")):
+        with socket.create_connection(service.address, timeout=10) as connection:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 " + status), answer
+
+
+def test_an_address_as_people_type_it(service):
+    answer = talk(service, "GET /search?text=退款 HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 400") and b"percent-encode" in answer
+
+
+def test_head(service):
+    for path in ("/", "/app.js", "/healthz", "/readyz"):
+        answer = service.http.head(path)
+        assert answer.status_code == 200 and not answer.content and answer.headers["content-length"] != "0"
 
 
 @pytest.mark.parametrize("blocks", [1600, None])
@@ -83,9 +163,9 @@ def test_bodies_of_a_hundred_megabytes_and_without_end(service, blocks):
     assert service.http.get("/healthz").status_code == 200 and service.memory() - before < 20
 
 
-@pytest.mark.parametrize("start", ["GET / HTTP/9.9\r\n\r\n", "nonsense\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01", "GET /é HTTP/1.1\r\nhost: x\r\n\r\n",
-                                   "POST /search HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n",
-                                   "POST /search HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"])
+@pytest.mark.parametrize("start", ["GET / HTTP/9.9\r\n\r\n", "nonsense\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01", "GET /é HTTP/1.1\r\nhost: localhost\r\n\r\n",
+                                   "POST /search HTTP/1.1\r\nhost: localhost\r\ncontent-length: -5\r\n\r\n",
+                                   "POST /search HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"])
 def test_what_is_no_http_gets_an_error_of_the_same_form(service, start):
     answer = talk(service, start.encode())
     status, body = int(answer.split()[1]), answer.partition(b"\r\n\r\n")[2]
@@ -114,7 +194,7 @@ def test_a_header_without_end_is_refused(service):
 def test_slow_clients_are_let_go_and_hold_nobody_up(folders):
     """A byte at a time in head or body, or nothing at all: others are answered meanwhile, and then it ends."""
     with Service(*flags_of(folders, "bank"), "--timeout", "3") as service:
-        request = b"POST /search HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\n\r\n"
+        request = b"POST /search HTTP/1.1\r\nhost: localhost\r\ncontent-length: 500\r\n\r\n"
         with concurrent.futures.ThreadPoolExecutor(40) as pool:
             slow = [pool.submit(talk, service, request, 0.2) for _ in range(15)]
             slow += [pool.submit(talk, service, request + b"{" + b" " * 30) for _ in range(15)]

@@ -33,10 +33,13 @@ def test_reload_takes_what_is_new_and_keeps_what_runs(folders, tmp_path):
         live.symlink_to(broken)
         answer = service.http.post("/admin/reload")
         assert error_of(answer, 409) == "reload_failed" and "incomplete" in answer.text
-        (broken / "manifest.json").unlink()
-        (broken / "manifest.json").mkdir()
-        answer = service.http.post("/admin/reload")
-        assert error_of(answer, 409) == "reload_failed"
+        for manifest in (b"[" * 100_000, None):
+            (broken / "manifest.json").unlink()
+            (broken / "manifest.json").write_bytes(manifest) if manifest else (broken / "manifest.json").mkdir()
+            assert error_of(service.http.post("/admin/reload"), 409) == "reload_failed"
+        live.unlink()
+        live.symlink_to(live)
+        assert error_of(service.http.post("/admin/reload"), 409) == "reload_failed"
         live.unlink()
         live.symlink_to(folders["cut"])  # of another checkpoint
         assert "no --params_path is it" in service.http.post("/admin/reload").text
@@ -51,6 +54,33 @@ def test_reload_takes_what_is_new_and_keeps_what_runs(folders, tmp_path):
             time.sleep(0.05)
         foreign = service.http.post("/admin/reload", headers={"origin": "http://elsewhere.example"})
         assert error_of(foreign, 403) == "foreign_origin"
+
+
+def test_each_index_is_loaded_whatever_becomes_of_the_others(folders, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for live in (one, two):
+        live.symlink_to(folders["bank"])
+    damaged = shutil.copytree(folders["bank"], tmp_path / "damaged")
+    with Service("--index", f"one={one}", "--index", f"two={two}", "--params_path", folders["params"]) as service:
+        texts = lambda: [index["texts"] for index in service.http.get("/info").json()["indexes"]]  # noqa: E731
+        assert texts() == [24, 24]
+        one.unlink()
+        two.unlink()
+        two.symlink_to(folders["small"])
+        answer = service.http.post("/admin/reload")
+        assert error_of(answer, 409) == "reload_failed" and "new is two" in answer.text and texts() == [24, 16]
+        one.symlink_to(folders["small"])
+        two.unlink()
+        service.process.send_signal(signal.SIGHUP)
+        end = time.monotonic() + 20
+        while texts() != [16, 16] or not any("served before" in line for line in service.log[-3:]):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        one.unlink()
+        one.symlink_to(damaged)  # which is another state, and then the same one with damage
+        assert "damaged" not in service.http.post("/admin/reload", json={"index": "one"}).text and texts()[0] == 24
+        next((damaged / "parts").glob("*.txt")).write_text("short\n")
+        assert error_of(service.http.post("/admin/reload", json={"index": "one"}), 409) == "reload_failed"
 
 
 def test_twenty_swaps_under_load(folders, tmp_path):

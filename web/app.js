@@ -172,7 +172,7 @@ function textNodes(text, shared) {
 function readAddress() {
   const asked = new URLSearchParams(location.search);
   const k = Number.parseInt(asked.get("k") ?? "10", 10);
-  return { query: asked.get("q") ?? "", k: k >= 1 ? k : 10, index: asked.get("index") ?? "",
+  return { query: asked.get("q")?.trim() ? asked.get("q") : "", k: k >= 1 ? k : 10, index: asked.get("index") ?? "",
     compare: asked.get("compare") ?? "", exact: ["1", "true"].includes(asked.get("exact")) };
 }
 
@@ -258,6 +258,16 @@ async function ask(path, signal, body) {
   throw new Failure("failed", message);
 }
 
+/** What the server would refuse. Asking it all the same would leave an error in the browser's console. */
+function faultOf({ query, index, compare }) {
+  const unknown = [index, compare].find((name) => name && !indexNamed(name));
+  if (unknown) return say("no_index", unknown);
+  const { length } = [...query];
+  if (length > info.limits.characters) return say("too_long", number(length), number(info.limits.characters));
+  if (/\p{Cs}/u.test(query) || !/[\p{L}\p{M}\p{N}\p{P}\p{S}]/u.test(query)) return say("no_text");
+  return "";
+}
+
 function wantedColumns() {
   const { index, compare, exact } = state;
   if (!compare) return [{ index, exact }];
@@ -296,6 +306,7 @@ async function go(again = false) {
     state.index ||= info.indexes[0].name;
     state.k = Math.min(state.k, info.limits.k);
     fillControls();
+    if (state.query && faultOf(state)) throw new Failure("unfit");
     const columns = [];
     // one after the other, so that neither search takes the processor from the other whose time stands beside it
     for (const wanted of state.query ? wantedColumns() : []) {
@@ -373,8 +384,10 @@ function problem(error, again, ours) {
   if (kind === "unreachable") askUntilBack(ours);
   const away = kind === "offline" || kind === "unreachable";
   ours.away = away;
-  const said = () => (away ? say(`${kind}_more`) : error.kind ? error.message : say("broken"));
-  return () => alerted(notice(say(away || kind === "busy" ? kind : "failed"), said(), retry()));
+  const unfit = kind === "unfit"; // said anew when the language changes
+  const said = () => (
+    away ? say(`${kind}_more`) : unfit ? faultOf(state) : error.kind ? error.message : say("broken"));
+  return () => alerted(notice(say(away || kind === "busy" ? kind : "failed"), said(), unfit ? null : retry()));
 }
 
 function alerted(node) {
