@@ -38,7 +38,7 @@ def test_curl(line, service):  # noqa: F811
 
 def test_codes_are_those_of_the_code():
     listed = set(re.findall(r"`([a-z_]+)`", DOCUMENT.split("| status | code |")[1].split("## Limits")[0]))
-    source = "".join((PROJECT / name).read_text(encoding="utf-8") for name in ("guard.py", "service.py"))
+    source = "".join((PROJECT / name).read_text(encoding="utf-8") for name in ("guard.py", "http_protocol.py", "service.py"))
     raised = set(re.findall(r"(?:ApiError|_refuse)\(\s*\d+, \"([a-z_]+)\"", source))
     raised |= {"index_not_found", "model_not_found", "invalid_request", "not_found", "method_not_allowed"}
     assert listed == raised
