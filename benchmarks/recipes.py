@@ -63,11 +63,24 @@ THREE_EPOCHS = "--init_from_ckpt {work}/three_epochs_{seed}/latest --learning_ra
 MINING = ("mine_hard_negatives.py --device cpu --params_path {work}/three_epochs_{seed}/latest --max_seq_length 48 "
           "--train_set_file {data}/semantic_pair_train.tsv --corpus_file {data}/corpus_file --index_dir {out}/index "
           "--output_file {out}/mined.tsv --range_min 5 --max_similarity_ratio 0.95 --seed {seed}")
+WARM = ("pretrain_embeddings.py --model_name_or_path {encoder} --train_set_file {data}/corpus_file --seed {seed} "
+        "--save_dir {out}/warm")
+FROM_WARM = "--epochs 3 --all_pairs --dropout 0 --model_name_or_path {out}/warm"
 LADDERS = {
     "strategies": [
         Step("Baseline", [training("train_pairwise.py", "")]),
         Step("HardestNeg", [training("train_hardest_neg.py", "")], "Baseline"),
         Step("BatchNeg", [training("train_batch_neg.py", "")], "HardestNeg"),
+    ],
+    "recipe": [  # of scripts/run_best.sh
+        Step("three epochs", [training("train_batch_neg.py", "--epochs 3")]),
+        Step("all pairs", [training("train_batch_neg.py", "--epochs 3 --all_pairs")], "three epochs"),
+        Step("no dropout", [training("train_batch_neg.py", "--epochs 3 --all_pairs --dropout 0")], "all pairs"),
+        Step("warm embeddings", [WARM, training("train_batch_neg.py", FROM_WARM)], "no dropout"),
+        Step("any length", [WARM, training("train_batch_neg.py", f"{FROM_WARM} --no_length_bucketing")],
+             "warm embeddings"),
+        Step("scale 20", [WARM, training("train_batch_neg.py", f"{FROM_WARM} --no_length_bucketing --scale 20")],
+             "any length"),
     ],
     "techniques": [
         Step("batch 64", [training("train_batch_neg.py", "--batch_size 64 --learning_rate 1e-3")]),
