@@ -91,8 +91,6 @@ class Protocol(HttpToolsProtocol):
         self._last_words = ApiError(status, code, message)
         if self._unanswered and self.cycle.more_body and not self.cycle.response_complete:  # it will never be whole
             self._unanswered -= 1
-            if self.pipeline and self.pipeline[0][0] is self.cycle:
-                self.pipeline.popleft()
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._say_last_words()

@@ -120,3 +120,17 @@ def test_cache_keeps_what_was_asked_for_last():
     nothing = Cache(0)
     nothing.put("a", 1)
     assert nothing.get("a") is None
+
+
+def test_a_served_encoder_has_met_all_shapes_of_a_few_texts():
+    from served import Batching, ServedEncoder
+
+    class Model:
+        dimension, matryoshka_dims, few_at_once, met = 2, (), False, False
+
+        def warm_up(self):
+            self.met = self.few_at_once
+
+    model = Model()
+    ServedEncoder(model, Batching(True, 0.002, 10, lambda *_: None, lambda _: None))
+    assert model.met

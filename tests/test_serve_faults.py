@@ -118,15 +118,24 @@ def test_without_a_key_it_answers_to_the_names_of_this_machine(service, folders)
         assert other.http.get("/info", headers={"host": "bank.example", "authorization": "bearer  s3cret"}).status_code == 200
 
 
+@pytest.fixture(scope="module")
+def hasty(folders):
+    with Service(*flags_of(folders, "bank"), "--timeout", "0.5") as running:
+        yield running
+
+
 @pytest.mark.parametrize(("request_", "statuses"), [
     (b"GET /nope HTTP/1.1\r\nhost: localhost\r\n\r\n", [404]), (b"GET /search?text=a HTTP/1.1\r\nhost: localhost\r\n\r\n", [200]),
     (b"GET /search?text=a HTTP/1.1\r\nhost: localhost\r\n\r\nGET /info HTTP/1.1\r\nhost: localhost\r\n\r\n", [200, 200]),
     (b"POST /search HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", []),
     (b"GET /info HTTP/1.1\r\nhost: localhost\r\n\r\n"
      b"POST /search HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", [200])])
-def test_what_stands_before_nonsense_is_answered(service, request_, statuses):
-    """And the service's log stays without a traceback (running_service.py looks at it)."""
-    answer = talk(service, request_ + b"NONSENSE\r\n\r\n")
+def test_what_stands_before_nonsense_is_answered(hasty, request_, statuses):
+    """And the service's log stays without a traceback (running_service.py looks at it), when the deadline has passed too."""
+    with socket.create_connection(hasty.address, timeout=10) as connection:
+        connection.sendall(request_ + b"NONSENSE\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        time.sleep(0.6)
     assert [int(status) for status in re.findall(rb"HTTP/1.1 (\d+)", answer)] == [*statuses, 400]
 
 
