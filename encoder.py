@@ -135,9 +135,11 @@ class Encoder:
         """With few at once: meet each shape of a batch before the first text does, where a new one is dear."""
         if not self.runner.few_shapes:
             return
-        for length in dict.fromkeys(self._lengths([range(length) for length in range(2, self.max_seq_length + 1)])):
-            for texts in (1, 2, 4, 8, MOST_OF_FEW):
-                shape = self._size_for(texts, max(1, self.token_budget // int(length))), length
+        texts_of_all_lengths = [range(length) for length in range(2, self.max_seq_length + 1)]
+        for length in np.unique(self._lengths(texts_of_all_lengths)).tolist():
+            full = max(1, self.token_budget // length)
+            for size in {self._size_for(texts, full) for texts in (1, 2, 4, 8, MOST_OF_FEW)}:
+                shape = size, length
                 batch = np.zeros(shape, np.int64), np.ones(shape, np.float32)
                 self.runner.run([batch] * 2 * self.runner.streams, lambda number: None)
 

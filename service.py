@@ -50,16 +50,6 @@ class Answer(BaseModel):
 STRICT = ConfigDict(extra="forbid", strict=True)
 
 
-class SearchParameters(BaseModel):
-    """Those of an address, where everything is text."""
-
-    model_config = ConfigDict(extra="forbid")
-    text: list[str]
-    k: int = Field(10, ge=1)
-    index: Optional[str] = None
-    exact: bool = False
-
-
 class SearchRequest(BaseModel):
     """A text or several; `index` is a name that the service was started with, by default its first."""
 
@@ -68,6 +58,13 @@ class SearchRequest(BaseModel):
     k: int = Field(10, ge=1)
     index: Optional[str] = None
     exact: bool = False
+
+
+class SearchParameters(SearchRequest):
+    """The same in an address, where everything is text."""
+
+    model_config = ConfigDict(strict=False)
+    text: list[str]
 
 
 class SearchResponse(BaseModel):

@@ -43,7 +43,9 @@ else
   export MODEL=$out/encoder
   [ -d "$MODEL" ] || { say "encoder" && make_encoder "$MODEL"; }
 fi
-bash "$project/scripts/mine_and_train.sh" "$data" "$out" --all_pairs --scale 20 --no_length_bucketing "$@"
+scale=(--scale 20)
+[ "${STRATEGY:-batch_neg}" = batch_neg ] || scale=() # which is the scale of that loss alone
+bash "$project/scripts/mine_and_train.sh" "$data" "$out" --all_pairs --no_length_bucketing ${scale[@]+"${scale[@]}"} "$@"
 [ -f "$data/semantic_similar_pair.tsv" ] || exit 0
 
 say "recall by the model"

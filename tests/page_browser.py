@@ -20,8 +20,8 @@ SERVER_URL = os.environ.get("SEARCH_PAGE_URL", "").rstrip("/")
 QUERY = "借呗怎么提前还款"
 
 
-@pytest.fixture(name="browser", scope="module")
-def browser_fixture():
+@pytest.fixture(scope="module")
+def browser():
     if not CHROMIUM:
         pytest.skip("there is no Chromium: install it, or name it by CHROMIUM")
     api = pytest.importorskip("playwright.sync_api", reason="Playwright is missing: pip install playwright")
@@ -31,8 +31,8 @@ def browser_fixture():
         browser.close()
 
 
-@pytest.fixture(name="server", scope="module")
-def server_fixture(browser):
+@pytest.fixture(scope="module")
+def server(browser):
     """The stand-in; None if there is a real one."""
     if SERVER_URL:
         yield None
@@ -46,28 +46,28 @@ def server_fixture(browser):
     server.stop()
 
 
-@pytest.fixture(name="standin")
-def standin_fixture(server):
+@pytest.fixture
+def standin(server):
     if server is None:
         pytest.skip("a real server has no switches")
     return server
 
 
-@pytest.fixture(name="site")
-def site_fixture(server) -> str:
+@pytest.fixture
+def site(server) -> str:
     if server is not None:
         server.reset()
     return SERVER_URL or server.url
 
 
-@pytest.fixture(name="info")
-def info_fixture(site) -> dict:
+@pytest.fixture
+def info(site) -> dict:
     with urlopen(f"{site}/info") as answer:
         return json.load(answer)
 
 
-@pytest.fixture(name="open_page")
-def open_page_fixture(browser, site):
+@pytest.fixture
+def open_page(browser, site):
     """`open_page(path, **of the browser context)`; what no page may do is looked for after every test."""
     contexts, troubles = [], []
 
@@ -103,7 +103,7 @@ def open_page_fixture(browser, site):
     yield opened
     for context in contexts:
         context.close()
-    assert not troubles, troubles  # pytest explains no assert of a module that is imported
+    assert not troubles
 
 
 def settled(page) -> None:

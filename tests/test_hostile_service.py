@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import SOURCES
-from page_browser import browser_fixture, open_page_fixture, settled, texts  # noqa: F401 - fixtures
+from page_browser import settled, texts
 from running_service import Service
 from served_indexes import build_index
 from test_page_display import HOSTILE, LIMIT, as_shown, check_elements

@@ -4,22 +4,7 @@ import itertools
 import re
 
 import pytest
-from page_browser import (  # noqa: F401 - fixtures
-    QUERY,
-    browser_fixture,
-    focused,
-    held_one,
-    hold,
-    info_fixture,
-    open_page_fixture,
-    search,
-    server_fixture,
-    settled,
-    site_fixture,
-    standin_fixture,
-    texts,
-    wait_until,
-)
+from page_browser import QUERY, focused, held_one, hold, search, settled, texts, wait_until
 
 # ---- Hostile texts
 
@@ -246,10 +231,11 @@ def test_key_is_asked_for_and_kept_in_the_tab(open_page, standin):
     page = open_page("/?q=x")
     page.wait_for_selector("#key")
     assert page.locator(".wrong").text_content() == ""
-    for wrong in ("密钥", "other"):  # the first cannot be sent at all
+    for wrong, left in (("密钥", "密钥"), ("other", "")):  # the first cannot be sent; after the second the form is a new one
         page.fill("#key", wrong)
         page.press("#key", "Enter")
-        wait_until(page, "document.querySelector('.wrong')?.textContent === '服务器不接受这个密钥。'")
+        wait_until(page, "(left) => document.querySelector('#key')?.value === left && "
+                         "document.querySelector('.wrong').textContent === '服务器不接受这个密钥。'", left)
     page.fill("#key", "secret")
     page.press("#key", "Enter")
     page.wait_for_selector(".result")

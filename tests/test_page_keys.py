@@ -1,18 +1,7 @@
 """The page by keyboard: moving through results, and what input methods send while a text is composed."""
 
 import pytest
-from page_browser import (  # noqa: F401 - fixtures
-    browser_fixture,
-    focused,
-    info_fixture,
-    open_page_fixture,
-    server_fixture,
-    settled,
-    site_fixture,
-    standin_fixture,
-    texts,
-    wait_until,
-)
+from page_browser import focused, settled, texts, wait_until
 
 # ---- Keyboard
 

@@ -4,22 +4,7 @@ import re
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from page_browser import (  # noqa: F401 - fixtures
-    QUERY,
-    SERVER_URL,
-    browser_fixture,
-    held_one,
-    hold,
-    info_fixture,
-    open_page_fixture,
-    search,
-    server_fixture,
-    settled,
-    site_fixture,
-    standin_fixture,
-    texts,
-    wait_until,
-)
+from page_browser import QUERY, SERVER_URL, held_one, hold, search, settled, texts, wait_until
 
 # ---- Searching
 
