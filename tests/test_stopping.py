@@ -75,12 +75,16 @@ def kill_one(base: Path, flags: list[str], in_a_checkpoint: bool, rng) -> bool:
     before = steps_done(base / "run")
     wait_until(lambda: steps_done(base / "run") not in (b"", before), process)
     if in_a_checkpoint:
-        skip = int(rng.integers(3))
-        for _ in range(skip):
+        for _ in range(int(rng.integers(3))):
             wait_until(lambda: unfinished(base / "run"), process)
             wait_until(lambda: not unfinished(base / "run"), process)
-        wait_until(lambda: unfinished(base / "run"), process)
-        time.sleep(rng.random() * 0.15)
+        while process.poll() is None:  # held where it is, so that it can't finish the checkpoint before the kill
+            wait_until(lambda: unfinished(base / "run"), process)
+            time.sleep(rng.random() * 0.15)
+            process.send_signal(signal.SIGSTOP)
+            if unfinished(base / "run"):
+                break
+            process.send_signal(signal.SIGCONT)
     else:
         time.sleep(rng.random())
     process.send_signal(signal.SIGKILL)
@@ -100,7 +104,7 @@ def test_killed_runs_end_like_an_undisturbed_one(job, tmp_path):
             assert_same(tmp_path / "run", right)
             shutil.rmtree(tmp_path / "run")
     print(f"{len(kills)} kills, {landed} of them in the writing of a checkpoint")
-    assert landed >= len(kills) / 4
+    assert landed >= len(kills) / 2
 
 
 def test_sigterm_leaves_a_whole_checkpoint(job, tmp_path):
