@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PROJECT, make_encoder_folder, pair_lines, train, write
+from conftest import PROJECT, make_encoder_folder, pair_lines, write
 from test_resume import assert_same, outcome
 
 import cpu_ops
@@ -43,10 +43,10 @@ def job(tmp_path_factory) -> tuple[list[str], dict]:
     """The flags of a run but for its folder, and the outcome of an undisturbed one."""
     base = tmp_path_factory.mktemp("job")
     encoder, pairs = make_encoder_folder(base / "encoder"), write(base / "t.tsv", pair_lines())
-    flags = [*FLAGS, "--eval_pair_file", pairs]
-    train(train_batch_neg, encoder, pairs, base / "right", *flags)
-    return ["--device", "cpu", "--model_name_or_path", encoder, "--train_set_file", pairs, "--max_seq_length", "32",
-            "--seed", "1", *flags], outcome(base / "right")
+    flags = ["--device", "cpu", "--model_name_or_path", encoder, "--train_set_file", pairs, "--max_seq_length", "32",
+             "--seed", "1", *FLAGS, "--eval_pair_file", pairs]
+    assert start(base, flags, 0).wait() == 0, (base / "console").read_text()
+    return flags, outcome(base / "run")
 
 
 def unfinished(save_dir: Path) -> list[Path]:
