@@ -1,15 +1,12 @@
-"""Chunks, the gradient cache and what replaces Paddle's operators: the gradients stay those of one plain forward."""
+"""Chunks and the gradient cache: the gradients stay those of one plain forward."""
 
-import contextlib
 import math
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import paddle
 import pytest
-from conftest import make_encoder_folder, pair_lines, read_log, train, write
-from paddle.nn import functional as F
+from conftest import make_encoder_folder, pair_lines, train, write
 from test_train import emoji_rows
 
 import cli
@@ -284,79 +281,3 @@ def test_batches_without_bucketing_mix_lengths(encoder_folder, tmp_path):
         assert sorted(np.concatenate(batches).tolist()) == list(range(400))
         spread.append(np.mean([np.ptp(made.row_lengths[batch]) for batch in batches]))
     assert spread[0] < 0.3 * spread[1]
-
-
-def test_gelu_is_paddles():
-    x = paddle.to_tensor(np.linspace(-9, 9, 2001, dtype=np.float32))
-    gradient = paddle.to_tensor(np.random.default_rng(0).normal(size=2001).astype(np.float32))
-    found = []
-    for gelu in (F.gelu, cpu_ops.gelu):
-        leaf = x.clone().detach()
-        leaf.stop_gradient = False
-        value = gelu(leaf)
-        paddle.autograd.backward([value], [gradient])
-        found.append((value.numpy(), leaf.grad.numpy()))
-    for ours, right in zip(found[1], found[0]):
-        assert np.abs(ours - right).max() < 2e-6
-
-
-def test_layer_norm_is_paddles():
-    rng = np.random.default_rng(0)
-    values, weights, biases, upstream = (rng.normal(size=size).astype(np.float32)
-                                         for size in ([4, 5, 312], [312], [312], [4, 5, 312]))
-    found = []
-    for layer_norm in (F.layer_norm, cpu_ops.layer_norm):
-        leaves = [paddle.to_tensor(leaf, stop_gradient=False) for leaf in (3 * values + 1, weights, biases)]
-        value = layer_norm(leaves[0] * 1.0, [312], *leaves[1:], 1e-12)
-        paddle.autograd.backward([value], [paddle.to_tensor(upstream)])
-        found.append([value.numpy(), *(leaf.grad.numpy() for leaf in leaves)])
-    for right, ours in zip(*found):
-        assert right.shape == ours.shape and np.abs(right - ours).max() < 2e-5 * max(1, np.abs(right).max())
-
-
-@pytest.mark.parametrize("padding_idx", [None, 3])
-def test_embeddings_gather_the_gradient_that_paddle_gives(padding_idx):
-    rng = np.random.default_rng(0)
-    ids = paddle.to_tensor(rng.integers(0, 9, [4, 7]))
-    upstream = paddle.to_tensor(rng.normal(size=[4, 7, 5]).astype(np.float32))
-    table = rng.normal(size=[9, 5]).astype(np.float32)
-    found = []
-    for own in (False, True):
-        weight = paddle.create_parameter([9, 5], "float32")
-        weight.set_value(table)
-        for _ in range(2):
-            with cpu_ops.remembering_lookups() if own else contextlib.nullcontext([]) as lookups:
-                value = (cpu_ops.embedding if own else F.embedding)(ids, weight, padding_idx)
-            paddle.autograd.backward([value * 1.0], [upstream])
-            assert len(lookups) == own
-            cpu_ops.add_gradients(cpu_ops.sum_gradients(lookups))
-        found.append((value.numpy(), weight.grad.numpy()))
-    assert np.array_equal(found[0][0], found[1][0])
-    assert np.abs(found[0][1] - found[1][1]).max() < 1e-5 < np.abs(found[0][1]).max()
-
-
-@pytest.mark.parametrize("p", [0.1, 0.5])
-def test_dropout_drops_its_share_and_keeps_the_mean(p):
-    cpu_ops.seed_noise(1, 2)
-    x = paddle.ones([1000, 300])
-    x.stop_gradient = False
-    dropped = cpu_ops.dropout(x, p)
-    values = dropped.numpy()
-    assert set(np.unique(values)) == {np.float32(0), np.float32(1 / (1 - p))}
-    assert abs((values == 0).mean() - p) < 4 * math.sqrt(p * (1 - p) / values.size)
-    assert abs(np.corrcoef(values[:, 0], values[:, 1])[0, 1]) < 0.15
-    dropped.sum().backward()
-    assert np.array_equal(x.grad.numpy(), values)
-    assert cpu_ops.dropout(x, p, training=False) is x and cpu_ops.dropout(x, 0.0) is x
-
-
-def test_the_fast_operators_are_those_of_training_alone(encoder_folder, tmp_path, pair_file, monkeypatch):
-    used = SimpleNamespace(dropout=0)
-    original = cpu_ops.dropout
-    monkeypatch.setattr(cpu_ops, "dropout", lambda *a, **k: setattr(used, "dropout", used.dropout + 1) or original(*a, **k))
-    before = F.dropout, F.gelu, F.embedding, F.layer_norm
-    train(train_batch_neg, encoder_folder, pair_file, tmp_path / "out", "--max_steps", "1")
-    assert used.dropout > 2 and (F.dropout, F.gelu, F.embedding, F.layer_norm) == before
-    counted = used.dropout
-    train(train_batch_neg, encoder_folder, pair_file, tmp_path / "re", "--max_steps", "1", "--recompute")
-    assert used.dropout == counted and len(read_log(tmp_path / "re")) == 1
