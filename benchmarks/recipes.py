@@ -43,7 +43,7 @@ class Step:
     Attributes:
         commands: with {data}, {seed}, {encoder}, {out} (this step's folder) and {work} (that of all, in which a step's
             is NAME_SEED).
-        base: the step that it is compared with.
+        base: the step that it is compared with, or where --steps leaves that out, the nearest one below.
     """
 
     name: str
@@ -122,9 +122,10 @@ def main() -> None:
         found[step.name] = {"values": np.stack([values for values, _ in runs]), "seconds": [s for _, s in runs]}
         print(f"{step.name}: done", file=sys.stderr)
     sources = [source for source, _ in pairs]
+    bases = {step.name: step.base for step in LADDERS[args.ladder]}
     print(f"{describe_machine()['summary']}; {args.seeds} seeds; encoder {args.encoder}\n")
     print(markdown_table(["step", "seconds", *SHOWN, "against", "R@10", "R@50"],
-                         [summary(step, found, sources) for step in steps]))
+                         [summary(step, bases, found, sources) for step in steps]))
     print(markdown_table(["part", "cases", *(f"{step.name}, R@10 / R@50" for step in steps)],
                          [[part, int(rows.sum()), *(by_part(found[step.name], rows) for step in steps)]
                           for part in dict.fromkeys(parts.tolist()) for rows in [parts == part]]))
@@ -171,18 +172,21 @@ def run(out: Path, command: str) -> None:
             sys.exit(f"failed, see {log.name}: {shlex.join(argv)}")
 
 
-def summary(step: Step, found: dict[str, dict], sources: list[str]) -> list[str]:
+def summary(step: Step, bases: dict[str, str | None], found: dict[str, dict], sources: list[str]) -> list[str]:
     values = found[step.name]["values"]  # [seeds, cases, metrics]
     row = [step.name, f"{np.mean(found[step.name]['seconds']):.0f}"]
     for name in SHOWN:
         of_seeds = 100 * values[:, :, metrics.METRICS.index(name)].mean(axis=1)
         row.append(f"{of_seeds.mean():.2f} ({of_seeds.min():.2f} to {of_seeds.max():.2f})")
-    if step.base not in found:
+    base = step.base
+    while base and base not in found:
+        base = bases[base]
+    if not base:
         return [*row, "", "", ""]
-    test = metrics.paired_test(values.mean(axis=0), found[step.base]["values"].mean(axis=0), sources)
+    test = metrics.paired_test(values.mean(axis=0), found[base]["values"].mean(axis=0), sources)
     differences = [f"{100 * test['difference'][i]:+.2f} [{100 * low:.2f}, {100 * high:.2f}]"
                    for i, low, high in ((i, *test["interval"][:, i]) for i in map(metrics.METRICS.index, SHOWN[1:]))]
-    return [*row, step.base, *differences]
+    return [*row, base, *differences]
 
 
 def by_part(run: dict, of_part: np.ndarray) -> str:

@@ -34,7 +34,7 @@ def saved(trained, tmp_path_factory):
         patch.setattr(index_store, "PART", 30)
         rows = run(trained, pairs, corpus, base / "o", "--index_dir", str(base / "ix"), "--keep_self", "--recall_num", "10")
     precision = json.loads((base / "ix" / "manifest.json").read_text())["vectors"]["precision"]  # auto's, of this machine
-    export, = (Path(trained).parent / "export").glob(f"*-{precision}")
+    export = Path(trained).parent / "export" / f"openvino-{precision}"  # other tests leave those of other runtimes
     return SimpleNamespace(folder=base / "ix", rows=rows, params=trained, pairs=pairs, corpus=corpus, precision=precision,
                            export=export)
 
