@@ -1,8 +1,8 @@
 """Operators of training that Paddle's CPU build computes slowly, written anew, and the noise of dropout.
 
 In a profile of ERNIE nano Paddle's dropout, which draws 64 bits an element in one thread, took 10 % of the time, the
-gradients of GELU and of layer normalization 6 and 8 %, and that of the embedding, which Paddle makes and adds up in the
-size of the whole vocabulary for each chunk of a step, 15 %; in one of 4 x 256 the biases' gradients took 9 %.
+gradient of GELU 6 %, and that of the embedding, which Paddle makes and adds up in the size of the whole vocabulary for
+each chunk of a step, 15 %.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle.nn import functional as F
-from paddle.nn.layer import norm as norm_layers
 
-_paddles_embedding, _paddles_layer_norm, _paddles_linear = F.embedding, F.layer_norm, F.linear
+_paddles_embedding = F.embedding
 
 
 class _OfThread(threading.local):
@@ -44,14 +43,12 @@ class Lookup:
 def replacing_paddles() -> Iterator[None]:
     """Layers use this module's operators meanwhile. For training: exports need Paddle's."""
     functional: Any = F
-    layers: Any = norm_layers  # whose LayerNorm has taken the name of the function along
-    before = F.dropout, F.gelu, F.embedding, F.linear, layers.layer_norm
-    functional.dropout, functional.gelu, functional.embedding, functional.linear, layers.layer_norm = (
-        dropout, gelu, embedding, linear, layer_norm)
+    before = F.dropout, F.gelu, F.embedding
+    functional.dropout, functional.gelu, functional.embedding = dropout, gelu, embedding
     try:
         yield
     finally:
-        functional.dropout, functional.gelu, functional.embedding, functional.linear, layers.layer_norm = before
+        functional.dropout, functional.gelu, functional.embedding = before
 
 
 def seed_noise(*key: int) -> None:
@@ -136,55 +133,3 @@ class _Gelu(paddle.autograd.PyLayer):
         x, cumulative = ctx.saved_tensor()
         density = (x * x).scale_(-0.5, bias=-0.5 * math.log(2 * math.pi)).exp_()
         return density.multiply_(x).add_(cumulative).multiply_(gradient)
-
-
-def linear(x, weight, bias=None, name=None):
-    """`paddle.nn.functional.linear`: x W + b."""
-    return _paddles_linear(x, weight) if bias is None else _Linear.apply(x, weight, bias)
-
-
-class _Linear(paddle.autograd.PyLayer):
-    """Sums over an axis are products with a vector, and what is broadcast is written out: several times as fast."""
-
-    @staticmethod
-    def forward(ctx, x, weight, bias):
-        ctx.save_for_backward(x, weight)
-        product = x @ weight
-        return product.add_(bias.expand_as(product))
-
-    @staticmethod
-    def backward(ctx, gradient):
-        x, weight = ctx.saved_tensor()
-        rows = gradient.reshape([-1, weight.shape[1]])
-        of_x = paddle.matmul(rows, weight, transpose_y=True).reshape(x.shape)
-        of_weight = paddle.matmul(x.reshape([-1, weight.shape[0]]), rows, transpose_x=True)
-        return of_x, of_weight, (paddle.ones([1, len(rows)]) @ rows).squeeze(0)
-
-
-def layer_norm(x, normalized_shape, weight=None, bias=None, epsilon=1e-5, name=None):
-    """`paddle.nn.functional.layer_norm` over the last axis, with weight and bias."""
-    return _LayerNorm.apply(x, weight, bias, epsilon)
-
-
-class _LayerNorm(paddle.autograd.PyLayer):
-    """Sums by products and nothing broadcast, as above."""
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, epsilon):
-        ctx.save_for_backward(x, weight)
-        ctx.epsilon = epsilon
-        return _paddles_layer_norm(x, x.shape[-1:], weight, bias, epsilon)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        x, weight = ctx.saved_tensor()
-        size = len(weight)
-        x, gradients = x.reshape([-1, size]), gradient.reshape([-1, size])
-        mean, across, down = paddle.full([size, 1], 1 / size), paddle.ones([1, size]), paddle.ones([1, len(x)])
-        normal = x - (x @ mean) @ across
-        scale = ((normal * normal) @ mean + ctx.epsilon).rsqrt() @ across
-        normal = normal.multiply_(scale)
-        of_weight, by_size = gradients * normal, weight.unsqueeze(1) / size
-        of_x = (gradients * weight.expand_as(x)).subtract_((gradients @ by_size) @ across)
-        of_x = of_x.subtract_(normal.multiply_((of_weight @ by_size) @ across)).multiply_(scale)
-        return of_x.reshape(gradient.shape), (down @ of_weight).squeeze(0), (down @ gradients).squeeze(0)
